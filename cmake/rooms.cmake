@@ -1,0 +1,72 @@
+# One object library per room of src/, and the library of them all. A room's sources are its *.c files,
+# at any depth; kernels are compiled once per instruction set.
+add_library(ember_warnings INTERFACE)
+target_compile_options(ember_warnings INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wcast-qual -Wundef -Wvla
+  -Wformat=2 -Wwrite-strings -Wfloat-conversion
+  $<$<BOOL:${EMBER_WERROR}>:-Werror>)
+
+add_library(ember_flags INTERFACE)
+target_compile_definitions(ember_flags INTERFACE _GNU_SOURCE)
+target_compile_options(ember_flags INTERFACE -ffp-contract=off -fno-math-errno)
+if(EMBER_SANITIZE)
+  target_compile_options(ember_flags INTERFACE -fsanitize=${EMBER_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(ember_flags INTERFACE -fsanitize=${EMBER_SANITIZE})
+endif()
+if(EMBER_FUZZ)
+  target_compile_options(ember_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
+set(EMBER_ROOMS base registry kernels tensor distributed ops formats text nn models data report train infer bench server api)
+
+# The target `ember` carries everything; static unless BUILD_SHARED_LIBS says otherwise.
+add_library(ember)
+target_include_directories(ember PUBLIC include PRIVATE src)
+target_link_libraries(ember
+  PUBLIC Threads::Threads m PkgConfig::JANSSON PkgConfig::XXHASH
+  PRIVATE $<BUILD_INTERFACE:ember_flags>)
+if(ZLIB_FOUND)
+  target_compile_definitions(ember_flags INTERFACE EMBER_HAVE_ZLIB=1)
+  target_link_libraries(ember PUBLIC PkgConfig::ZLIB)
+endif()
+if(ZSTD_FOUND)
+  target_compile_definitions(ember_flags INTERFACE EMBER_HAVE_ZSTD=1)
+  target_link_libraries(ember PUBLIC PkgConfig::ZSTD)
+endif()
+
+function(ember_room_target name)
+  target_include_directories(${name} PRIVATE include src)
+  target_link_libraries(${name} PRIVATE ember_flags ember_warnings PkgConfig::JANSSON PkgConfig::XXHASH)
+  target_compile_options(${name} PRIVATE -Wdouble-promotion)
+  target_sources(ember PRIVATE $<TARGET_OBJECTS:${name}>)
+endfunction()
+
+foreach(room IN LISTS EMBER_ROOMS)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS src/${room}/*.c)
+  list(FILTER sources EXCLUDE REGEX "/kernels/isa/")
+  if(sources)
+    add_library(room_${room} OBJECT ${sources})
+    ember_room_target(room_${room})
+  endif()
+endforeach()
+
+# Kernel sources: src/kernels/isa/*.c, once per instruction set of the target architecture. They may contract
+# a*b+c to one FMA: results are compared with a tolerance, and are bit-equal per instruction set.
+function(ember_kernels isa)
+  file(GLOB kernel_sources CONFIGURE_DEPENDS src/kernels/isa/*.c)
+  if(NOT kernel_sources)
+    return()
+  endif()
+  add_library(kernels_${isa} OBJECT ${kernel_sources})
+  ember_room_target(kernels_${isa})
+  target_compile_definitions(kernels_${isa} PRIVATE EM_ISA=${isa} EM_ISA_${isa}=1)
+  target_compile_options(kernels_${isa} PRIVATE -ffp-contract=fast $<$<NOT:$<CONFIG:Debug>>:-O3> ${ARGN})
+endfunction()
+
+ember_kernels(scalar)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  ember_kernels(avx2 -mavx2 -mfma -mf16c)
+  ember_kernels(avx512 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+  ember_kernels(neon)
+endif()
