@@ -19,21 +19,22 @@ extern "C" {
 /** Result of every call that can fail. Values are pinned: they are part of the ABI. */
 typedef enum ember_status {
     EMBER_OK = 0,
-    EMBER_E_NOMEM = 1,       /**< out of memory, or a size that does not fit into size_t */
-    EMBER_E_IO = 2,          /**< the operating system refused: the message has path and errno */
-    EMBER_E_FORMAT = 3,      /**< a file is malformed: the message has path and place */
-    EMBER_E_CONFIG = 4,      /**< a config or recipe value is unknown, missing or out of range */
-    EMBER_E_SHAPE = 5,       /**< shapes do not fit each other */
-    EMBER_E_RANGE = 6,       /**< a value (token, index, count) is outside its range */
-    EMBER_E_UNSUPPORTED = 7, /**< well-formed, but this build or component cannot do it */
-    EMBER_E_STATE = 8,       /**< not now: locked, closed, or called in the wrong order */
-    EMBER_E_NUMERIC = 9,     /**< NaN or infinity where a finite number belongs */
+    EMBER_E_NOMEM = 1,        /**< out of memory, or a size that does not fit into size_t */
+    EMBER_E_IO = 2,           /**< the operating system refused: the message has path and errno */
+    EMBER_E_FORMAT = 3,       /**< a file is malformed: the message has path and place */
+    EMBER_E_CONFIG = 4,       /**< a config or recipe value is unknown, missing or out of range */
+    EMBER_E_SHAPE = 5,        /**< shapes do not fit each other */
+    EMBER_E_RANGE = 6,        /**< a value (token, index, count) is outside its range */
+    EMBER_E_UNSUPPORTED = 7,  /**< well-formed, but this build or component cannot do it */
+    EMBER_E_STATE = 8,        /**< not now: locked, closed, or called in the wrong order */
+    EMBER_E_NUMERIC = 9,      /**< NaN or infinity where a finite number belongs */
     EMBER_E_INTERRUPTED = 10, /**< stopped early by request, with everything saved */
-    EMBER_E_USAGE = 11,      /**< wrong usage of the command line */
-    EMBER_E_INTERNAL = 12    /**< a bug of Ember's own */
+    EMBER_E_USAGE = 11,       /**< wrong usage of the command line */
+    EMBER_E_INTERNAL = 12     /**< a bug of Ember's own */
 } ember_status;
 
-/** The status's name, for instance "EMBER_E_IO"; "EMBER_E_?" for a value outside the list. Static. */
+/** The status's name, for instance "EMBER_E_IO"; "EMBER_E_?" for a value outside the list. Static.
+ */
 EMBER_API const char *ember_status_name(ember_status status);
 
 /**

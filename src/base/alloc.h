@@ -1,5 +1,5 @@
-// The allocation seam: every heap byte of Ember (and of jansson) comes from here, so that a test can
-// make the n-th allocation fail and embedders can bring their own allocator.
+// The allocation seam: every heap byte of Ember (and of jansson) comes from here, so that a test
+// can make the n-th allocation fail and embedders can bring their own allocator.
 #ifndef EM_BASE_ALLOC_H
 #define EM_BASE_ALLOC_H
 
@@ -8,8 +8,8 @@
 
 #include "base/fail.h"
 
-// NULL on failure, with this thread's message set ("out of memory: N bytes"). em_alloc(0) is a valid
-// unique pointer. Alignment as malloc's.
+// NULL on failure, with this thread's message set ("out of memory: N bytes"). em_alloc(0) is a
+// valid unique pointer. Alignment as malloc's.
 void *em_alloc(size_t bytes);
 void *em_calloc(size_t count, size_t bytes); // zeroed; NULL when count * bytes wraps
 void *em_realloc(void *p, size_t bytes);     // on failure p stays as it was
@@ -35,8 +35,8 @@ bool em_mul_size(size_t a, size_t b, size_t *out);
 bool em_add_size(size_t a, size_t b, size_t *out);
 
 // Doubles `*capacity` elements until it holds `need`: EM_TRY(em_grow(&v, &cap, n + 1, sizeof *v)).
-ember_status em_grow(void *array_pointer, size_t *capacity, size_t need, size_t element_bytes)
-    EMBER_CHECKED;
+ember_status em_grow(void *array_pointer, size_t *capacity, size_t need,
+                     size_t element_bytes) EMBER_CHECKED;
 
 // For tests: the n-th call from now fails (1 = the next), and again every `every`-th after it when
 // every > 0. 0 switches off. em_alloc_count is the number of allocation calls so far.

@@ -17,7 +17,8 @@ struct em_arena {
 void em_arena_init(struct em_arena *arena); // {0} is the same
 void em_arena_deinit(struct em_arena *arena);
 void em_arena_reset(struct em_arena *arena); // keeps the newest chunk
-void *em_arena_alloc(struct em_arena *arena, size_t bytes); // zeroed, 16-byte aligned; NULL: out of memory
+void *em_arena_alloc(struct em_arena *arena,
+                     size_t bytes); // zeroed, 16-byte aligned; NULL: out of memory
 char *em_arena_strdup(struct em_arena *arena, const char *s);
 char *em_arena_strndup(struct em_arena *arena, const char *s, size_t n);
 char *em_arena_printf(struct em_arena *arena, const char *format, ...) EMBER_PRINTF(2, 3);

@@ -19,7 +19,9 @@ ember_status em_buf_reserve(struct em_buf *b, size_t more) EMBER_CHECKED;
 ember_status em_buf_add(struct em_buf *b, const void *bytes, size_t n) EMBER_CHECKED;
 ember_status em_buf_puts(struct em_buf *b, const char *s) EMBER_CHECKED;
 ember_status em_buf_putc(struct em_buf *b, char c) EMBER_CHECKED;
-ember_status em_buf_printf(struct em_buf *b, const char *format, ...) EMBER_CHECKED EMBER_PRINTF(2, 3);
-char *em_buf_take(struct em_buf *b); // owned by the caller (em_free); the buffer is empty again; never NULL unless out of memory
+ember_status em_buf_printf(struct em_buf *b, const char *format, ...) EMBER_CHECKED
+    EMBER_PRINTF(2, 3);
+char *em_buf_take(struct em_buf *b); // owned by the caller (em_free); the buffer is empty again;
+                                     // never NULL unless out of memory
 
 #endif

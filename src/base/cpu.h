@@ -10,8 +10,8 @@ enum em_isa { EM_ISA_SCALAR, EM_ISA_NEON, EM_ISA_AVX2, EM_ISA_AVX512, EM_ISA_COU
 
 struct em_cpu {
     char model[64];
-    bool avx2, fma, f16c;                   // AVX2 table needs all three
-    bool avx512;                            // F, BW, DQ, VL all there
+    bool avx2, fma, f16c; // AVX2 table needs all three
+    bool avx512;          // F, BW, DQ, VL all there
     bool avx512_bf16, avx512_vnni;
     bool neon, dotprod, bf16, i8mm;
     size_t l1d, l2, l3; // bytes, 0 where unknown
@@ -19,7 +19,8 @@ struct em_cpu {
 const struct em_cpu *em_cpu(void); // detected once
 
 // Sets that this machine can run, widest last; and the one in force: the widest, or what EMBER_ISA
-// (scalar, neon, avx2, avx512) names. A set that the machine lacks is refused (em_isa_choose fails).
+// (scalar, neon, avx2, avx512) names. A set that the machine lacks is refused (em_isa_choose
+// fails).
 bool em_isa_runs(enum em_isa isa);
 const char *em_isa_name(enum em_isa isa);
 

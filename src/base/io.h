@@ -1,5 +1,5 @@
-// The file seam: every file operation of Ember goes through one table, so that a test can stage short
-// writes, full disks, failed fsyncs and power cuts at any call.
+// The file seam: every file operation of Ember goes through one table, so that a test can stage
+// short writes, full disks, failed fsyncs and power cuts at any call.
 #ifndef EM_BASE_IO_H
 #define EM_BASE_IO_H
 
@@ -29,8 +29,8 @@ struct em_io {
     void *(*mmap)(size_t n, int fd); // read-only, private, whole file; MAP_FAILED on error
     int (*munmap)(void *p, size_t n);
 };
-const struct em_io *em_io(void);         // the table in force
-void em_io_use(const struct em_io *io);  // NULL: the system's. For tests.
+const struct em_io *em_io(void);        // the table in force
+void em_io_use(const struct em_io *io); // NULL: the system's. For tests.
 const struct em_io *em_io_system(void);
 
 // Everything below retries EINTR, completes short reads and writes, and fails with path and errno.
@@ -46,9 +46,9 @@ struct em_map {
 ember_status em_map_open(const char *path, struct em_map *map) EMBER_CHECKED;
 void em_map_close(struct em_map *map);
 
-// Replaces `path` durably: a temporary in the same directory, every write checked, fsync, close checked,
-// rename, fsync of the directory. Until em_file_commit succeeds, the old file is whole and in place;
-// em_file_abort (or a failed commit) removes the temporary.
+// Replaces `path` durably: a temporary in the same directory, every write checked, fsync, close
+// checked, rename, fsync of the directory. Until em_file_commit succeeds, the old file is whole and
+// in place; em_file_abort (or a failed commit) removes the temporary.
 struct em_file {
     int fd;
     char *path, *temporary;
@@ -58,10 +58,12 @@ struct em_file {
 };
 ember_status em_file_create(const char *path, struct em_file *f) EMBER_CHECKED;
 ember_status em_file_write(struct em_file *f, const void *p, size_t n) EMBER_CHECKED;
-ember_status em_file_printf(struct em_file *f, const char *format, ...) EMBER_CHECKED EMBER_PRINTF(2, 3);
+ember_status em_file_printf(struct em_file *f, const char *format, ...) EMBER_CHECKED
+    EMBER_PRINTF(2, 3);
 ember_status em_file_commit(struct em_file *f) EMBER_CHECKED;
 void em_file_abort(struct em_file *f); // fine after a commit and on {0}
-ember_status em_write_file(const char *path, const void *p, size_t n) EMBER_CHECKED; // create, write, commit
+ember_status em_write_file(const char *path, const void *p,
+                           size_t n) EMBER_CHECKED; // create, write, commit
 
 // Appending logs: opened once, one whole line a call, no fsync but at em_append_sync.
 struct em_append {
@@ -70,13 +72,16 @@ struct em_append {
 };
 ember_status em_append_open(const char *path, struct em_append *a) EMBER_CHECKED;
 ember_status em_append_write(struct em_append *a, const void *p, size_t n) EMBER_CHECKED;
-ember_status em_append_truncate(struct em_append *a, uint64_t size) EMBER_CHECKED; // back to a state's size
+ember_status em_append_truncate(struct em_append *a,
+                                uint64_t size) EMBER_CHECKED; // back to a state's size
 ember_status em_append_sync(struct em_append *a) EMBER_CHECKED;
 void em_append_close(struct em_append *a);
 
-ember_status em_make_directories(const char *path) EMBER_CHECKED; // mkdir -p, and fsync of the parents
+ember_status
+em_make_directories(const char *path) EMBER_CHECKED; // mkdir -p, and fsync of the parents
 ember_status em_sync_directory(const char *path) EMBER_CHECKED;
-ember_status em_remove_tree(const char *path) EMBER_CHECKED; // does not follow links; absent is fine
+ember_status
+em_remove_tree(const char *path) EMBER_CHECKED; // does not follow links; absent is fine
 bool em_path_exists(const char *path);
 bool em_path_is_directory(const char *path);
 char *em_path_join(const char *a, const char *b); // owned; NULL: out of memory

@@ -1,6 +1,6 @@
-// JSON by jansson, with what configs and recipes need on top: // and /* */ comments and trailing commas
-// (blanked in place, so that line and column stay true), duplicate keys refused, depth limited, and
-// errors as "file:line:column: message".
+// JSON by jansson, with what configs and recipes need on top: // and /* */ comments and trailing
+// commas (blanked in place, so that line and column stay true), duplicate keys refused, depth
+// limited, and errors as "file:line:column: message".
 #ifndef EM_BASE_JSON_H
 #define EM_BASE_JSON_H
 
@@ -16,22 +16,29 @@ enum em_json_flags {
     EM_JSON_COMMENTS = 1, // allow comments and trailing commas (recipes and configs)
 };
 
-// `name` is used in messages only. Depth over 64 and invalid UTF-8 are EMBER_E_FORMAT. Also accepted: the
-// bare words Infinity, -Infinity and NaN that Python's json writes (as the strings of the same spelling).
-ember_status em_json_parse(const char *name, const char *text, size_t size, int flags, json_t **out)
-    EMBER_CHECKED;
-ember_status em_json_read(const char *path, size_t limit, int flags, json_t **out) EMBER_CHECKED; // limit 0: 64 MiB
+// `name` is used in messages only. Depth over 64 and invalid UTF-8 are EMBER_E_FORMAT. Also
+// accepted: the bare words Infinity, -Infinity and NaN that Python's json writes (as the strings of
+// the same spelling).
+ember_status em_json_parse(const char *name, const char *text, size_t size, int flags,
+                           json_t **out) EMBER_CHECKED;
+ember_status em_json_read(const char *path, size_t limit, int flags,
+                          json_t **out) EMBER_CHECKED; // limit 0: 64 MiB
 
 // indent 0: compact. Keys keep their order. Real numbers are written so that they read back equal.
 ember_status em_json_print(const json_t *value, int indent, struct em_buf *out) EMBER_CHECKED;
-ember_status em_json_write(const char *path, const json_t *value, int indent) EMBER_CHECKED; // durable, newline at the end
+ember_status em_json_write(const char *path, const json_t *value,
+                           int indent) EMBER_CHECKED; // durable, newline at the end
 
-// A member of an object, with a message that names `where` ("file: path.to") when it has another type;
-// absent or null leaves *out as it was. Integers must be integral and within [min, max].
-ember_status em_json_get_size(const json_t *object, const char *where, const char *key, size_t min, size_t max, size_t *out) EMBER_CHECKED;
-ember_status em_json_get_double(const json_t *object, const char *where, const char *key, double min, double max, double *out) EMBER_CHECKED;
-ember_status em_json_get_bool(const json_t *object, const char *where, const char *key, bool *out) EMBER_CHECKED;
-ember_status em_json_get_string(const json_t *object, const char *where, const char *key, const char **out) EMBER_CHECKED; // borrowed
+// A member of an object, with a message that names `where` ("file: path.to") when it has another
+// type; absent or null leaves *out as it was. Integers must be integral and within [min, max].
+ember_status em_json_get_size(const json_t *object, const char *where, const char *key, size_t min,
+                              size_t max, size_t *out) EMBER_CHECKED;
+ember_status em_json_get_double(const json_t *object, const char *where, const char *key,
+                                double min, double max, double *out) EMBER_CHECKED;
+ember_status em_json_get_bool(const json_t *object, const char *where, const char *key,
+                              bool *out) EMBER_CHECKED;
+ember_status em_json_get_string(const json_t *object, const char *where, const char *key,
+                                const char **out) EMBER_CHECKED; // borrowed
 
 // The name in `names` nearest to `word` (edit distance, at most a third of its length), or NULL.
 const char *em_did_you_mean(const char *word, const char *const *names, size_t count);

@@ -1,4 +1,5 @@
-// Progress and notes, to stderr by default. Results are never logged: they go to stdout by the caller.
+// Progress and notes, to stderr by default. Results are never logged: they go to stdout by the
+// caller.
 #ifndef EM_BASE_LOG_H
 #define EM_BASE_LOG_H
 
@@ -13,11 +14,13 @@ void em_log(enum em_log_level level, const char *format, ...) EMBER_PRINTF(2, 3)
 #define em_note(...) em_log(EM_LOG_NOTE, __VA_ARGS__)
 #define em_warn(...) em_log(EM_LOG_WARN, "warning: " __VA_ARGS__)
 
-// A line that replaces itself: on a terminal it is redrawn in place, elsewhere it is printed as a plain
-// line at most every `seconds_between` seconds (the caller's last line with done = true always).
+// A line that replaces itself: on a terminal it is redrawn in place, elsewhere it is printed as a
+// plain line at most every `seconds_between` seconds (the caller's last line with done = true
+// always).
 void em_progress(bool done, const char *format, ...) EMBER_PRINTF(2, 3);
 
 void em_log_threshold(enum em_log_level level); // default NOTE; --quiet sets WARN
-void em_log_to(void (*sink)(void *context, enum em_log_level level, const char *line), void *context); // NULL: stderr
+void em_log_to(void (*sink)(void *context, enum em_log_level level, const char *line),
+               void *context); // NULL: stderr
 
 #endif

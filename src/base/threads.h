@@ -17,15 +17,15 @@ ember_status em_pool_create(unsigned threads, struct em_pool **pool) EMBER_CHECK
 void em_pool_destroy(struct em_pool *pool);
 unsigned em_pool_threads(const struct em_pool *pool); // 1 for NULL
 
-// Items [begin, end) are this call's; `thread` < em_pool_threads(pool) is unique among the calls that
-// run at the same time, to index per-thread scratch.
+// Items [begin, end) are this call's; `thread` < em_pool_threads(pool) is unique among the calls
+// that run at the same time, to index per-thread scratch.
 typedef void em_task(void *arg, size_t begin, size_t end, unsigned thread);
 
-// Runs task over [0, count) in pieces of at most `grain` items (0: 1) and returns when all are done.
-// Each thread owns a contiguous range, takes pieces from its front, and steals from others when done
-// (a neighbour process that takes a core costs one piece, not half the work). NULL pool, one thread,
-// one piece, or a call from inside a task: runs inline on the calling thread, with its thread number.
-// Not to be called on one pool from two threads at once.
+// Runs task over [0, count) in pieces of at most `grain` items (0: 1) and returns when all are
+// done. Each thread owns a contiguous range, takes pieces from its front, and steals from others
+// when done (a neighbour process that takes a core costs one piece, not half the work). NULL pool,
+// one thread, one piece, or a call from inside a task: runs inline on the calling thread, with its
+// thread number. Not to be called on one pool from two threads at once.
 void em_parallel(struct em_pool *pool, size_t count, size_t grain, em_task *task, void *arg);
 
 #endif

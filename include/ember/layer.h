@@ -1,0 +1,215 @@
+/**
+ * @file layer.h  The interface of components: what a layer, router, norm or block is made of.
+ *
+ * A component is one `.c` file: an option table, build() which declares parameters and children,
+ * and forward() which composes operations (<ember/ops.h>). Training, streaming inference, packed
+ * batches, memory planning and documentation follow from these.
+ */
+#ifndef EMBER_LAYER_H
+#define EMBER_LAYER_H
+
+#include <ember/tensor.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** What a component is; the registry finds it by (kind, name). */
+typedef enum ember_kind {
+    EMBER_SEQUENCE_MIXER, /**< [T, D] to [T, D], looking at earlier tokens of the same sequence */
+    EMBER_CHANNEL_MIXER,  /**< [T, D] to [T, D], each token by itself; any of them can be an expert
+                           */
+    EMBER_NORM,           /**< [T, D] to [T, D] */
+    EMBER_ROUTER,         /**< [T, D] to expert indices and weights [T, K] */
+    EMBER_COMBINER,       /**< expert outputs and weights to [T, D] */
+    EMBER_BLOCK,          /**< norms and residual paths around mixers */
+    EMBER_FAMILY,         /**< a config.json's model_type becomes a model */
+    EMBER_OPTIMIZER,
+    EMBER_SCHEDULE,
+    EMBER_LOSS,
+    EMBER_SAMPLER,
+    EMBER_DATA_SOURCE,
+    EMBER_FORMAT,
+    EMBER_KINDS
+} ember_kind;
+
+EMBER_API const char *
+ember_kind_name(ember_kind kind); /**< "sequence_mixer", ...; "?" outside the list */
+
+/** A part of a config that an option hands on, for ember_child(). Borrowed from the config. */
+typedef struct ember_config ember_config;
+
+typedef enum ember_option_type {
+    EMBER_OPTION_END = 0,
+    EMBER_OPTION_BOOL,      /**< bool */
+    EMBER_OPTION_SIZE,      /**< size_t */
+    EMBER_OPTION_FLOAT,     /**< float */
+    EMBER_OPTION_DOUBLE,    /**< double */
+    EMBER_OPTION_ENUM,      /**< int: index into `choices` */
+    EMBER_OPTION_STRING,    /**< const char *, borrowed from the config; default "" */
+    EMBER_OPTION_COMPONENT, /**< const ember_config *: a component's config, or NULL */
+    EMBER_OPTION_COMPONENTS /**< const ember_config *: a list of them, or NULL */
+} ember_option_type;
+
+/** One option of a component: parsed, checked against its range, printed and documented by this
+ * line. */
+typedef struct ember_option {
+    const char *name; /**< NULL ends a table */
+    ember_option_type type;
+    size_t offset;    /**< of the field in the component's struct */
+    double preset;    /**< the default, for numbers, bools and enums */
+    double min, max;  /**< both allowed */
+    const char *text; /**< enum: "first|second|third"; component: default config as JSON, or NULL
+                         for none */
+    int kind;         /**< component: the ember_kind it must have */
+    const char *help;
+} ember_option;
+
+#define EMBER_OPT_BOOL(type, field, preset, help)                                                  \
+    {                                                                                              \
+#field, EMBER_OPTION_BOOL, offsetof(type, field), preset, 0, 1, 0, 0, help                 \
+    }
+#define EMBER_OPT_SIZE(type, field, preset, min, max, help)                                        \
+    {                                                                                              \
+#field, EMBER_OPTION_SIZE, offsetof(type, field), preset, min, max, 0, 0, help             \
+    }
+#define EMBER_OPT_FLOAT(type, field, preset, min, max, help)                                       \
+    {                                                                                              \
+#field, EMBER_OPTION_FLOAT, offsetof(type, field), preset, min, max, 0, 0, help            \
+    }
+#define EMBER_OPT_DOUBLE(type, field, preset, min, max, help)                                      \
+    {                                                                                              \
+#field, EMBER_OPTION_DOUBLE, offsetof(type, field), preset, min, max, 0, 0, help           \
+    }
+#define EMBER_OPT_ENUM(type, field, preset, choices, help)                                         \
+    {                                                                                              \
+#field, EMBER_OPTION_ENUM, offsetof(type, field), preset, 0, 0, choices, 0, help           \
+    }
+#define EMBER_OPT_STRING(type, field, help)                                                        \
+    {                                                                                              \
+#field, EMBER_OPTION_STRING, offsetof(type, field), 0, 0, 0, 0, 0, help                    \
+    }
+#define EMBER_OPT_COMPONENT(type, field, kind, preset, help)                                       \
+    {                                                                                              \
+#field, EMBER_OPTION_COMPONENT, offsetof(type, field), 0, 0, 0, preset, kind, help         \
+    }
+#define EMBER_OPT_COMPONENTS(type, field, kind, help)                                              \
+    {                                                                                              \
+#field, EMBER_OPTION_COMPONENTS, offsetof(type, field), 0, 0, 0, 0, kind, help             \
+    }
+
+/** How a parameter starts. Normal has the model's init_range as standard deviation. */
+typedef enum ember_init {
+    EMBER_INIT_ZEROS,
+    EMBER_INIT_ONES,
+    EMBER_INIT_NORMAL,
+    EMBER_INIT_BUFFER /**< zeros, and no gradient: written by the trainer (a router's selection
+                         bias) */
+} ember_init;
+
+/** What a parameter is for: optimizers, adapters and quantisers choose by it. */
+typedef enum ember_role {
+    EMBER_ROLE_OTHER,
+    EMBER_ROLE_EMBEDDING,
+    EMBER_ROLE_HEAD,
+    EMBER_ROLE_ATTENTION,
+    EMBER_ROLE_CONVOLUTION,
+    EMBER_ROLE_FFN,
+    EMBER_ROLE_EXPERT,
+    EMBER_ROLE_ROUTER,
+    EMBER_ROLE_NORM
+} ember_role;
+
+#define EMBER_LAYER_PARAMS 12
+
+typedef struct ember_layer ember_layer;
+typedef struct ember_build ember_build; /**< what build() may ask and declare */
+typedef struct ember_flow ember_flow;   /**< a pass being recorded: batch, states, tape */
+
+/** What a router returns, and a combiner takes. See <ember/ops.h>. */
+typedef struct ember_routing {
+    size_t n_experts, k;
+    ember_tensor *weights; /**< [T, K] f32 */
+    ember_tensor *indices; /**< [T, K] i32, each in [0, E) */
+    ember_tensor *plan;    /**< made by ember_dispatch(): rows sorted by expert */
+} ember_routing;
+
+/** Properties that a component cannot hold. Causal models refuse what declares one. */
+enum {
+    EMBER_NOT_CAUSAL = 1, /**< a token's output depends on later tokens */
+    EMBER_MIXES_BATCH = 2 /**< a sequence's output depends on the other sequences of the batch */
+};
+
+/** A component's descriptor: const, one per file. */
+typedef struct ember_layer_type {
+    const char *name; /**< as in configs: "short_conv" */
+    ember_kind kind;
+    unsigned flags; /**< EMBER_NOT_CAUSAL, EMBER_MIXES_BATCH */
+    size_t size;    /**< of the component's struct, whose first member is an ember_layer */
+    const ember_option *options;
+    const char *help; /**< a line; and the source paper */
+    ember_status (*build)(ember_layer *layer,
+                          ember_build *build); /**< declares parameters and children */
+    /** Layers, norms and blocks: y is a new tensor of x's shape. */
+    ember_status (*forward)(const ember_layer *layer, ember_flow *flow, ember_tensor *x,
+                            ember_tensor **y);
+    /** Routers only. */
+    ember_status (*route)(const ember_layer *layer, ember_flow *flow, ember_tensor *x,
+                          ember_routing *routing);
+    /** Combiners only: `rows` [T*K, D] are the experts' outputs in the plan's order. */
+    ember_status (*combine)(const ember_layer *layer, ember_flow *flow, ember_tensor *rows,
+                            const ember_routing *routing, ember_tensor **y);
+} ember_layer_type;
+
+/** The head of every component's struct. Const while a model runs: a shared layer runs several
+ * times a step. */
+struct ember_layer {
+    const ember_layer_type *type;
+    const char *path;                        /**< in the model: "blocks.3.sequence" */
+    ember_tensor *param[EMBER_LAYER_PARAMS]; /**< borrowed from the model */
+};
+
+/** The model's width D. */
+EMBER_API size_t ember_build_width(const ember_build *build);
+/** The index of the block being built, from 0; and the number of experts a layer is inside of (0:
+ * none). */
+EMBER_API size_t ember_build_block(const ember_build *build);
+
+/**
+ * Declares a parameter `path.name` of the layer being built; *param is its tensor (f32), whose data
+ * may not exist yet (a plan needs none). `role` steers optimizers, adapters and quantisers.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_param(ember_build *build, ember_tensor **param,
+                                                 const char *name, ember_init init, ember_role role,
+                                                 const size_t *dim, unsigned ndim);
+
+/**
+ * Builds the child `path.name` of kind `kind` from its config (its "type" names it).
+ * @retval EMBER_E_CONFIG  the config names an unknown component or a bad option; the message has
+ * the path.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_child(ember_build *build, const char *name,
+                                                 ember_kind kind, const ember_config *config,
+                                                 ember_layer **child);
+
+/** As ember_child for the i-th of a list; `count` members; NULL list: 0. */
+EMBER_API size_t ember_config_count(const ember_config *list);
+EMBER_API const ember_config *ember_config_at(const ember_config *list, size_t i);
+
+/** Refuses a config from build(): EMBER_E_CONFIG with file and path of option `option` in front. */
+EMBER_API EMBER_CHECKED ember_status ember_build_refuse(ember_build *build, const char *option,
+                                                        const char *format, ...) EMBER_PRINTF(3, 4);
+
+/** Runs a child. Records per-layer names for profiles and error messages. */
+EMBER_API EMBER_CHECKED ember_status ember_forward(const ember_layer *layer, ember_flow *flow,
+                                                   ember_tensor *x, ember_tensor **y);
+EMBER_API EMBER_CHECKED ember_status ember_route(const ember_layer *layer, ember_flow *flow,
+                                                 ember_tensor *x, ember_routing *routing);
+EMBER_API EMBER_CHECKED ember_status ember_combine(const ember_layer *layer, ember_flow *flow,
+                                                   ember_tensor *rows, const ember_routing *routing,
+                                                   ember_tensor **y);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

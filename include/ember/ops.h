@@ -1,0 +1,214 @@
+/**
+ * @file ops.h  Operations: what layers compose. Each call records one operation on the flow; *y is
+ * a new tensor owned by the flow, valid until it is closed. All activations are f32; rows are
+ * tokens.
+ *
+ * Every function returns EMBER_E_SHAPE when shapes do not fit (the message names the operation and
+ * both shapes) and EMBER_E_NOMEM.
+ */
+#ifndef EMBER_OPS_H
+#define EMBER_OPS_H
+
+#include <ember/layer.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** The batch's tokens looked up in `table` [V, D]: y [T, D]. */
+EMBER_API EMBER_CHECKED ember_status ember_embedding(ember_flow *flow, ember_tensor *table,
+                                                     ember_tensor **y);
+
+/** The batch's `inputs` [T, D]. */
+EMBER_API EMBER_CHECKED ember_status ember_inputs(ember_flow *flow, size_t width, ember_tensor **y);
+
+/** y [T, N] = x [T, K] w^T + bias + residual; w [N, K]; bias [N] and residual [T, N] may be NULL.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_linear(ember_flow *flow, ember_tensor *x,
+                                                  ember_tensor *w, ember_tensor *bias,
+                                                  ember_tensor *residual, ember_tensor **y);
+
+/** As ember_linear, always in f32 (router logits). */
+EMBER_API EMBER_CHECKED ember_status ember_linear_f32(ember_flow *flow, ember_tensor *x,
+                                                      ember_tensor *w, ember_tensor *bias,
+                                                      ember_tensor **y);
+
+/** y = x / sqrt(mean(x^2) + eps) * w over the last axis. Zhang and Sennrich 2019, arXiv:1910.07467.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_rmsnorm(ember_flow *flow, ember_tensor *x,
+                                                   ember_tensor *w, float eps, ember_tensor **y);
+
+/** y = (x - mean) / sqrt(var + eps) * w + b; b may be NULL. Ba, Kiros and Hinton 2016,
+ * arXiv:1607.06450. */
+EMBER_API EMBER_CHECKED ember_status ember_layernorm(ember_flow *flow, ember_tensor *x,
+                                                     ember_tensor *w, ember_tensor *b, float eps,
+                                                     ember_tensor **y);
+
+typedef enum ember_activation_kind {
+    EMBER_IDENTITY,
+    EMBER_RELU,
+    EMBER_RELU2,     /**< relu(x)^2; So et al. 2021, arXiv:2109.08668 */
+    EMBER_SILU,      /**< x sigmoid(x); Elfwing et al. 2017, arXiv:1702.03118 */
+    EMBER_GELU,      /**< x Phi(x), exact; Hendrycks and Gimpel 2016, arXiv:1606.08415 */
+    EMBER_GELU_TANH, /**< its tanh approximation */
+    EMBER_SIGMOID,
+    EMBER_TANH
+} ember_activation_kind;
+/** The names, in the order of the enum, as an option's choices: "identity|relu|...". */
+#define EMBER_ACTIVATION_CHOICES "identity|relu|relu2|silu|gelu|gelu_tanh|sigmoid|tanh"
+
+EMBER_API EMBER_CHECKED ember_status ember_activation(ember_flow *flow, ember_tensor *x,
+                                                      ember_activation_kind kind, ember_tensor **y);
+
+/** y = act(g) * u, elementwise: SwiGLU with SILU, GeGLU with GELU (Shazeer 2020, arXiv:2002.05202),
+ * an output gate with SIGMOID. */
+EMBER_API EMBER_CHECKED ember_status ember_gated(ember_flow *flow, ember_tensor *g, ember_tensor *u,
+                                                 ember_activation_kind kind, ember_tensor **y);
+
+/** y = a + b. */
+EMBER_API EMBER_CHECKED ember_status ember_add(ember_flow *flow, ember_tensor *a, ember_tensor *b,
+                                               ember_tensor **y);
+/** y = a * factor. */
+EMBER_API EMBER_CHECKED ember_status ember_scale(ember_flow *flow, ember_tensor *a, float factor,
+                                                 ember_tensor **y);
+
+/** Zeros with probability p in training (scaled by 1 / (1 - p)), else x itself. Srivastava et al.
+ * 2014. */
+EMBER_API EMBER_CHECKED ember_status ember_dropout(ember_flow *flow, ember_tensor *x, float p,
+                                                   ember_tensor **y);
+
+/** The same elements with further dimensions `dim` after the rows: [T, H*K] as [T, H, K]. No work,
+ * no copy. */
+EMBER_API EMBER_CHECKED ember_status ember_reshape(ember_flow *flow, ember_tensor *x,
+                                                   const size_t *dim, unsigned ndim,
+                                                   ember_tensor **y);
+/** Columns [begin, end) of x [T, N]: a view with x's row stride. */
+EMBER_API EMBER_CHECKED ember_status ember_columns(ember_flow *flow, ember_tensor *x, size_t begin,
+                                                   size_t end, ember_tensor **y);
+
+/** Rotary positions. Su et al. 2021, arXiv:2104.09864. */
+typedef struct ember_rope_options {
+    double theta;     /**< base of the frequencies */
+    size_t rotary;    /**< leading dimensions of a head that rotate; even; 0: all */
+    bool interleaved; /**< pairs (2i, 2i+1); otherwise (i, i + rotary/2) */
+    /** Llama-3 scaling when factor > 0: long wavelengths are divided by factor, smoothly between
+     * the two bounds. */
+    double factor, low_frequency_factor, high_frequency_factor, original_context;
+    /** linear (position interpolation) scaling when > 0: positions are divided by it */
+    double linear_factor;
+} ember_rope_options;
+
+/** x [T, H, K] rotated by each token's position in its sequence (states included). */
+EMBER_API EMBER_CHECKED ember_status ember_rope(ember_flow *flow, ember_tensor *x,
+                                                const ember_rope_options *options,
+                                                ember_tensor **y);
+
+typedef struct ember_attention_options {
+    double scale;  /**< of the scores; 0: K^-0.5 */
+    size_t window; /**< a token sees itself and the window - 1 tokens before it; 0: all */
+} ember_attention_options;
+
+/**
+ * Causal attention within each sequence, y [T, H, K]. q [T, H, K], k and v [T, G, K], H a multiple
+ * of G (grouped queries, Ainslie et al. 2023, arXiv:2305.13245): query head h reads key head h / (H
+ * / G). Memory is linear in T (Dao et al. 2022, arXiv:2205.14135). Keeps keys and values in the
+ * state.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_attention(ember_flow *flow, ember_tensor *q,
+                                                     ember_tensor *k, ember_tensor *v,
+                                                     const ember_attention_options *options,
+                                                     ember_tensor **y);
+
+/**
+ * LFM2's gated short convolution: bcx [T, 3D] = [B | C | X], u = B * X,
+ * y[t] = C[t] * (sum_j w[:, j] u[t - (L-1) + j] + bias), w [D, L], bias [D] or NULL; u before the
+ * start is 0, or what the state kept.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_short_conv(ember_flow *flow, ember_tensor *bcx,
+                                                      ember_tensor *w, ember_tensor *bias,
+                                                      ember_tensor **y);
+
+/* ---- Mixture of Experts ---- */
+
+typedef enum ember_score {
+    EMBER_SCORE_SOFTMAX_SELECTED, /**< softmax over the chosen k logits */
+    EMBER_SCORE_SOFTMAX_ALL, /**< softmax over all experts, the chosen ones' values (renormalised if
+                                asked) */
+    EMBER_SCORE_SIGMOID      /**< each expert by itself */
+} ember_score;
+
+typedef struct ember_topk_options {
+    size_t k;
+    ember_score score;
+    bool renormalise; /**< weights are divided by their sum (+ eps) */
+    float eps;        /**< added to that sum */
+    float scale;      /**< of the weights; 0: 1 */
+    float
+        aux_coefficient; /**< Switch balance loss (Fedus et al. 2021, arXiv:2101.03961), 0: none;
+                            minimum 1 at uniform, per layer, f divided by k, over the whole batch */
+    float z_coefficient; /**< router z-loss (Zoph et al. 2022, arXiv:2202.08906) */
+} ember_topk_options;
+
+/**
+ * Chooses k of E experts for each token. logits [T, E]; bias [E] or NULL is added to the scores for
+ * the choice only, and has no gradient. Ties go to the lowest index. Fills routing->weights and
+ * ->indices, and records the dispatch (ember_dispatch).
+ */
+EMBER_API EMBER_CHECKED ember_status ember_route_topk(ember_flow *flow, ember_tensor *logits,
+                                                      ember_tensor *bias,
+                                                      const ember_topk_options *options,
+                                                      ember_routing *routing);
+
+/** Sorts the T*K (token, choice) pairs by expert, stably: routing->plan from ->indices. For routers
+ * that fill indices themselves. */
+EMBER_API EMBER_CHECKED ember_status ember_dispatch(ember_flow *flow, ember_routing *routing);
+
+/**
+ * y [T*K, N], in the plan's order: each row times its expert's matrix, w [E, N, M]. x is [T, M]
+ * (rows are gathered by the plan) when `gather`, else [T*K, M] already in the plan's order.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_grouped_linear(ember_flow *flow, ember_tensor *x,
+                                                          ember_tensor *w,
+                                                          const ember_routing *routing, bool gather,
+                                                          ember_tensor **y);
+
+/** The rows of x [T, M] that the plan gives to `expert`: y [n, M], n known at run time. */
+EMBER_API EMBER_CHECKED ember_status ember_expert_rows(ember_flow *flow, ember_tensor *x,
+                                                       const ember_routing *routing, size_t expert,
+                                                       ember_tensor **y);
+
+/** rows[e] [n_e, M] of every expert (NULL: that expert's rows are zeros), one after the other: y
+ * [T*K, M]. */
+EMBER_API EMBER_CHECKED ember_status ember_gather_experts(ember_flow *flow,
+                                                          ember_tensor *const *rows,
+                                                          const ember_routing *routing,
+                                                          size_t width, ember_tensor **y);
+
+/** y [T, M] = sum over a token's k choices of weight * row; rows [T*K, M] in the plan's order. */
+EMBER_API EMBER_CHECKED ember_status ember_weighted_sum(ember_flow *flow, ember_tensor *rows,
+                                                        const ember_routing *routing,
+                                                        ember_tensor **y);
+
+/* ---- Outputs and losses ---- */
+
+/** The last row of each sequence: y [S, D]. */
+EMBER_API EMBER_CHECKED ember_status ember_last_rows(ember_flow *flow, ember_tensor *x,
+                                                     ember_tensor **y);
+
+/**
+ * loss [1] = loss_scale * sum of -log softmax(x w^T + bias)[target] over the batch's scored tokens,
+ * in nats; x [T, D], w [V, D]. Never holds [T, V]. nll [T] (0 where not scored) if not NULL. Its
+ * gradient is computed in forward.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_cross_entropy(ember_flow *flow, ember_tensor *x,
+                                                         ember_tensor *w, ember_tensor *bias,
+                                                         ember_tensor **loss, ember_tensor **nll);
+
+/** loss [1] = mean of x^2 over all elements. */
+EMBER_API EMBER_CHECKED ember_status ember_mean_square(ember_flow *flow, ember_tensor *x,
+                                                       ember_tensor **loss);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,27 @@
+// The dispatch plan of an MoE layer: a fixed-size i32 tensor [E + 1 + 2 T K].
+//   offset[e]  first row of expert e in the sorted order; offset[E] = T K rows in all
+//   order[r]   the (token, choice) pair of row r, as token * K + choice; ascending within an expert
+//   place[p]   the row of pair p: order[place[p]] = p
+#ifndef EM_OPS_MOE_PLAN_H
+#define EM_OPS_MOE_PLAN_H
+
+#include "tensor/tensor.h"
+
+static inline size_t em_plan_size(size_t n_experts, size_t max_pairs)
+{
+    return n_experts + 1 + 2 * max_pairs;
+}
+static inline int32_t *em_plan_offset(const ember_tensor *plan)
+{
+    return em_i32(plan);
+}
+static inline int32_t *em_plan_order(const ember_tensor *plan, size_t n_experts)
+{
+    return em_i32(plan) + n_experts + 1;
+}
+static inline int32_t *em_plan_place(const ember_tensor *plan, size_t n_experts)
+{
+    return em_i32(plan) + n_experts + 1 + (plan->dim[0] - n_experts - 1) / 2;
+}
+
+#endif

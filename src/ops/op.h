@@ -1,0 +1,203 @@
+// What an operation is: a coarse fused function with a shape rule, a cost, a forward and a backward
+// per backend. One operation a file; ops/list.def names them all.
+#ifndef EM_OPS_OP_H
+#define EM_OPS_OP_H
+
+#include <ember/batch.h>
+#include <ember/ops.h>
+#include <ember/tensor.h>
+
+#include "base/arena.h"
+#include "base/fail.h"
+#include "base/threads.h"
+#include "tensor/tensor.h"
+
+enum em_backend { EM_REFERENCE, EM_CPU, EM_BACKENDS };
+
+enum { EM_MAX_OUT = 4, EM_MAX_SAVED = 4, EM_ATTR_BYTES = 96 };
+
+struct em_exec;
+struct em_call;
+struct em_program;
+
+struct em_cost {
+    double flops, bytes; // multiply and add count as two; bytes read and written once each
+};
+
+struct em_op {
+    const char *name;
+    // Checks the inputs and declares outputs, saved tensors and scratch (em_out_rows, em_out,
+    // em_saved_*).
+    ember_status (*shape)(struct em_call *c);
+    // Of one run at the call's present dimensions: forward, and backward alone.
+    void (*cost)(const struct em_call *c, struct em_cost *forward, struct em_cost *backward);
+    struct {
+        void (*forward)(const struct em_call *c);
+        // Adds into in[i]->grad where that exists (see em_wants), reading out[i]->grad. NULL: the
+        // operation has no gradient (its outputs get none).
+        void (*backward)(const struct em_call *c);
+    } backend[EM_BACKENDS];
+    unsigned backward_reads; // EM_READS_IN(i) | EM_READS_OUT(i): what backward needs besides saved
+                             // tensors and out gradients; inputs past the 7th never
+    unsigned flags;
+};
+
+#define EM_READS_IN(i) (1u << (i))
+#define EM_READS_OUT(i) (1u << (8 + (i)))
+enum {
+    // backward looks at em_fresh(c, i): it overwrites such a gradient instead of adding, so that
+    // nobody has
+    // to fill it with zeros first.
+    EM_OP_SETS_FRESH = 1
+};
+
+struct em_call {
+    const struct em_op *op;
+    ember_tensor **in; // [n_in]; NULL where an optional input is absent
+    ember_tensor *out[EM_MAX_OUT];
+    ember_tensor *saved[EM_MAX_SAVED]; // written by forward for backward; only in training programs
+    unsigned n_in, n_out, n_saved;
+    int pass;             // in[pass]->grad equals out[0]->grad exactly (a residual path), -1: none
+    bool passed;          // in[pass]->grad is the same memory as out[0]->grad: nothing to add
+    bool *fresh;          // [n_in]: in[i]->grad holds garbage before this backward
+    int region;           // recomputation region, -1: none
+    int slot;             // first state slot, -1: none
+    const char *layer;    // path of the layer that recorded it
+    size_t scratch;       // bytes that forward or backward take from em_scratch_of(c)
+    struct em_exec *exec; // while running
+    struct em_program *program;
+    double seconds[2]; // forward, backward: summed over runs
+    size_t index;
+    union {
+        char bytes[EM_ATTR_BYTES]; // the operation's own constants: em_attr(c, struct x)
+        double align;
+    } attr;
+};
+
+#define em_attr(call, type) ((type *)(void *)(call)->attr.bytes)
+#define em_attr_const(call, type) ((const type *)(const void *)(call)->attr.bytes)
+
+// What a running program offers to kernels.
+struct em_exec {
+    enum em_backend backend;
+    bool bf16;         // matrix products round their operands to bf16 (f32 accumulation)
+    bool training;     // dropout and router noise on, losses compute gradients
+    double loss_scale; // losses are multiplied by it: 1 / scored tokens of the whole step
+    double aux_scale;  // auxiliary losses' gradients are multiplied by it; 0: none
+    uint64_t seed, step;
+    struct em_pool *pool;
+    struct em_scratch scratch;
+    const ember_batch *batch;
+    const int32_t *position; // [T]: of each token in its sequence, states' positions included
+};
+
+// True when backward has to add into (or set) in[i]'s gradient.
+static inline bool em_wants(const struct em_call *c, unsigned i)
+{
+    return c->in[i] && c->in[i]->grad && !(c->passed && (int)i == c->pass);
+}
+static inline bool em_fresh(const struct em_call *c, unsigned i)
+{
+    return c->fresh[i];
+}
+// Saved tensors exist only while a gradient is wanted.
+static inline bool em_recording(const struct em_call *c)
+{
+    return c->n_saved > 0;
+}
+
+// ---- for the recording function of an operation (ember_xxx) ----
+
+// A new call of `op` with n_in inputs; fill in[] and attr, then em_record(). NULL: out of memory.
+struct em_call *em_call_new(ember_flow *flow, const struct em_op *op, unsigned n_in);
+// Runs the shape rule and appends the call to the program.
+ember_status em_record(ember_flow *flow, struct em_call *c) EMBER_CHECKED;
+
+// ---- for shape rules ----
+
+// Output i with as many rows as `like` times `rows_per_row`, following its run-time row count; the
+// further dimensions are `dim[0..ndim)`.
+ember_status em_out_rows(struct em_call *c, unsigned i, ember_dtype dtype, const ember_tensor *like,
+                         size_t rows_per_row, const size_t *dim, unsigned ndim) EMBER_CHECKED;
+ember_status em_out_like(struct em_call *c, unsigned i,
+                         const ember_tensor *like) EMBER_CHECKED; // shape, rows; f32
+ember_status em_out(struct em_call *c, unsigned i, ember_dtype dtype, const size_t *dim,
+                    unsigned ndim) EMBER_CHECKED; // fixed shape
+// The same for what backward needs; does nothing in programs without gradients (c->saved[i] stays
+// NULL).
+ember_status em_saved_rows(struct em_call *c, unsigned i, ember_dtype dtype,
+                           const ember_tensor *like, size_t rows_per_row, const size_t *dim,
+                           unsigned ndim) EMBER_CHECKED;
+ember_status em_saved(struct em_call *c, unsigned i, ember_dtype dtype, const size_t *dim,
+                      unsigned ndim) EMBER_CHECKED;
+
+// Output i has one row per sequence / per token of the batch (embedding, last rows).
+ember_status em_out_tokens(struct em_call *c, unsigned i, ember_dtype dtype, const size_t *dim,
+                           unsigned ndim) EMBER_CHECKED;
+ember_status em_out_sequences(struct em_call *c, unsigned i, ember_dtype dtype, const size_t *dim,
+                              unsigned ndim) EMBER_CHECKED;
+// Output i's rows are those of expert e in a dispatch plan, at most max_rows of `like`.
+ember_status em_out_expert(struct em_call *c, unsigned i, ember_dtype dtype,
+                           const ember_tensor *like, ember_tensor *plan, size_t expert,
+                           const size_t *dim, unsigned ndim) EMBER_CHECKED;
+
+// Kept to the end of the pass (statistics the trainer reads).
+void em_keep(ember_tensor *t);
+bool em_is_training(const struct em_call *c);      // the program has gradients
+unsigned em_call_threads(const struct em_call *c); // threads that a run may use, for scratch sizes
+void em_need_scratch(struct em_call *c, size_t bytes);
+
+// Fails with EMBER_E_SHAPE "op: ..." unless t is a contiguous (rows may be strided if `strided`)
+// f32 tensor whose last dimension is `last` (0: any). `what` names it in the message.
+ember_status em_check_f32(const struct em_call *c, const ember_tensor *t, const char *what,
+                          size_t last) EMBER_CHECKED;
+
+// ---- for kernels ----
+
+static inline struct em_scratch *em_scratch_of(const struct em_call *c)
+{
+    return &c->exec->scratch;
+}
+
+// Weights packed for the matrix product, once per change of the weights. In the shape rule
+// em_need_packed() reserves; in kernels em_packed() returns operand B of x W^T (EM_PACK_NT:
+// forward) or of dy W (EM_PACK_NN: input gradient), packing it on the first use after a change. w
+// [N, K] or [E, N, K] (E operands in a row).
+enum em_pack { EM_PACK_NT, EM_PACK_NN };
+ember_status em_need_packed(struct em_call *c, ember_tensor *w, enum em_pack which) EMBER_CHECKED;
+const void *em_packed(const struct em_call *c, ember_tensor *w, enum em_pack which);
+size_t em_packed_stride(const struct em_call *c, const ember_tensor *w,
+                        enum em_pack which); // bytes from one expert to the next
+
+// ---- state ----
+
+// A slot of per-sequence state: `fixed` floats, and `per_token` floats for each token (of the last
+// `window` tokens when window > 0, else of all). Called by recording functions; slots are numbered
+// in recording order.
+struct em_state_spec {
+    const char *name;
+    size_t fixed, per_token, window;
+};
+ember_status em_need_state(ember_flow *flow, struct em_call *c,
+                           const struct em_state_spec *spec) EMBER_CHECKED;
+
+// The slot's memory in one sequence's state; all zero in a fresh state.
+struct em_slot {
+    float *fixed;  // [spec.fixed]
+    float *tokens; // [capacity][per_token]: `length` tokens are there, the last of them at position
+                   // - 1
+    size_t length, capacity;
+};
+// NULL when the sequence starts fresh (in) or its state is not wanted (out). em_slot_out has room
+// for all tokens of the sequence's part of this batch.
+const struct em_slot *em_slot_in(const struct em_call *c, size_t sequence);
+struct em_slot *em_slot_out(const struct em_call *c, size_t sequence);
+
+#define EM_OP(symbol) extern const struct em_op em_op_##symbol;
+#include "ops/list.def"
+#undef EM_OP
+// All operations, for tests and `ember bench`.
+extern const struct em_op *const em_ops[];
+extern const size_t em_ops_count;
+
+#endif

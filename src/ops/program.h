@@ -1,0 +1,91 @@
+// A program: the operations of one pass, recorded once from the layers' forward functions, planned
+// (every buffer gets a fixed offset in one block) and run many times with batches of at most the
+// planned size.
+#ifndef EM_OPS_PROGRAM_H
+#define EM_OPS_PROGRAM_H
+
+#include "ops/op.h"
+#include "ops/state.h"
+
+struct em_program_options {
+    enum em_backend backend;
+    struct em_pool *pool; // borrowed; NULL: the calling thread
+    size_t max_tokens;    // T: no batch may have more
+    size_t max_sequences; // S
+    bool gradients;       // record for backward
+    bool recompute;       // regions (blocks) keep only their input and run again in backward
+    bool
+        bf16; // matrix products in bf16 where the machine has it (ignored by the reference backend)
+};
+
+struct em_program;
+
+ember_status em_program_create(const struct em_program_options *options,
+                               struct em_program **program) EMBER_CHECKED;
+void em_program_destroy(struct em_program *p);
+
+// Recording: pass this to layers' forward. Parameters are tensors that the flow did not make; those
+// with a grad tensor get gradients.
+ember_flow *em_program_flow(struct em_program *p);
+void em_program_output(struct em_program *p, ember_tensor *t); // keeps t readable after a forward
+// The loss [1] that backward starts from.
+void em_program_loss(struct em_program *p, ember_tensor *loss);
+
+// Scopes, for profiles and messages: what is recorded inside belongs to `layer`; a region is
+// recomputed as one.
+void em_flow_enter(ember_flow *flow, const char *layer, const char **before);
+void em_flow_leave(ember_flow *flow, const char *before);
+ember_status em_flow_region_begin(ember_flow *flow) EMBER_CHECKED;
+void em_flow_region_end(ember_flow *flow);
+const struct em_program_options *em_flow_options(const ember_flow *flow);
+
+// Routers seen while recording, for balancing and reports. Kept after a forward.
+struct em_router_record {
+    const char *layer;
+    ember_routing routing;
+    ember_tensor *logits, *bias; // bias: the selection bias, NULL without one
+    ember_tensor *stats; // [4] f32: aux loss, z loss, mean token entropy / log E, marginal entropy
+                         // / log E (unscaled)
+};
+ember_status em_flow_router(ember_flow *flow, const struct em_router_record *record) EMBER_CHECKED;
+size_t em_program_routers(const struct em_program *p, const struct em_router_record **records);
+
+// The dry run: lifetimes, offsets, packed weights, scratch. No kernel runs and no big memory is
+// taken.
+struct em_memory_plan {
+    size_t activations;    // the step's block: activations, saved tensors, gradients of activations
+    size_t packed;         // packed weights
+    size_t scratch;        // kernels' scratch
+    size_t state;          // bytes of state per sequence at max_tokens, all slots
+    size_t sum_of_buffers; // what it would be without reuse
+};
+ember_status em_program_plan(struct em_program *p, struct em_memory_plan *plan) EMBER_CHECKED;
+struct em_cost em_program_cost(const struct em_program *p, bool backward); // at the planned sizes
+
+// Takes the planned memory; needed once before the first run.
+ember_status em_program_allocate(struct em_program *p) EMBER_CHECKED;
+
+// Runs forward over a batch. Checks it first: sizes, offsets, tokens within the vocabulary (as the
+// embedding says), states of the right layout. On failure nothing is changed, states included.
+struct em_run {
+    const ember_batch *batch;
+    bool training;
+    double loss_scale, aux_scale; // see em_exec
+    uint64_t seed, step;
+};
+ember_status em_program_forward(struct em_program *p, const struct em_run *run) EMBER_CHECKED;
+// Adds the loss's gradient into the parameters' gradients. Right after a forward.
+ember_status em_program_backward(struct em_program *p) EMBER_CHECKED;
+
+// Parameters changed: packed copies are made anew at the next use.
+void em_program_weights_changed(struct em_program *p);
+
+// Seconds per operation since the last reset, summed over calls: `visit` gets each call.
+void em_program_visit(const struct em_program *p,
+                      void (*visit)(void *context, const struct em_call *call), void *context);
+void em_program_reset_profile(struct em_program *p);
+
+// The layout of states that sequences of this program have.
+const struct em_state_layout *em_program_layout(const struct em_program *p);
+
+#endif

@@ -1,0 +1,33 @@
+// States of sequences: values that a forward pass starts from and leaves behind.
+#ifndef EM_OPS_STATE_H
+#define EM_OPS_STATE_H
+
+#include "ops/op.h"
+
+// The slots of a model's state, in recording order. Two layouts with equal specs are
+// interchangeable.
+struct em_state_layout {
+    struct em_state_spec *spec;
+    size_t count, capacity;
+};
+
+struct ember_state {
+    const struct em_state_layout *layout; // borrowed: must outlive the state
+    size_t position;                      // tokens seen
+    struct em_slot *slot;                 // [layout->count]
+};
+
+ember_status em_state_create(const struct em_state_layout *layout,
+                             ember_state **state) EMBER_CHECKED;
+void em_state_destroy(ember_state *state);
+void em_state_reset(ember_state *state); // position 0, all zero; keeps its memory
+ember_status em_state_copy(const ember_state *from,
+                           ember_state *to) EMBER_CHECKED; // same layout; to's memory is reused
+// Drops the last tokens so that `position` remain; only for states whose slots have no fixed part
+// and no window.
+size_t em_state_bytes(const ember_state *state);
+
+// Room for `more` tokens after the present ones in every slot.
+ember_status em_state_reserve(ember_state *state, size_t position, size_t more) EMBER_CHECKED;
+
+#endif
