@@ -1,0 +1,62 @@
+// The tables of kernels and which one is in force. Compiled without any instruction set's flags.
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cpu.h"
+#include "kernels/kernels.h"
+
+#define EM_ISA scalar
+#include "kernels/dispatch_table.h"
+#undef EM_ISA
+
+#if defined(__x86_64__)
+#define EM_ISA avx2
+#include "kernels/dispatch_table.h"
+#undef EM_ISA
+#define EM_ISA avx512
+#include "kernels/dispatch_table.h"
+#undef EM_ISA
+#elif defined(__aarch64__)
+#define EM_ISA neon
+#include "kernels/dispatch_table.h"
+#undef EM_ISA
+#endif
+
+static const struct built {
+    enum em_isa isa;
+    const struct em_kernels *table;
+} built[] = {
+    {EM_ISA_SCALAR, &table_scalar},
+#if defined(__x86_64__)
+    {EM_ISA_AVX2, &table_avx2},
+    {EM_ISA_AVX512, &table_avx512},
+#elif defined(__aarch64__)
+    {EM_ISA_NEON, &table_neon},
+#endif
+};
+
+const struct em_kernels *em_kernels_at(size_t i)
+{
+    for (size_t b = 0; b < sizeof built / sizeof *built; b++)
+        if (em_isa_runs(built[b].isa) && i-- == 0) return built[b].table;
+    return NULL;
+}
+
+static const struct em_kernels *chosen = &table_scalar;
+
+static void choose(void)
+{
+    const char *wanted = getenv("EMBER_ISA");
+    for (size_t i = 0; em_kernels_at(i); i++) {
+        chosen = em_kernels_at(i);
+        if (wanted && strcmp(wanted, chosen->isa) == 0) break;
+    }
+}
+
+const struct em_kernels *em_kernels(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, choose);
+    return chosen;
+}

@@ -1,0 +1,131 @@
+// Element by element: sums, products, conversions. This file is compiled once per instruction set.
+#include "kernels/kernels_isa.h"
+#include "kernels/simd/f32.h"
+
+void EM_K(fill_f32)(float *y, float value, size_t n)
+{
+    const vf32 v = vf32_set1(value);
+    size_t i = 0;
+    for (; i + VF32_LANES <= n; i += VF32_LANES)
+        vf32_store(y + i, v);
+    if (i < n) vf32_store_n(y + i, v, n - i);
+}
+
+void EM_K(add_f32)(float *y, const float *a, const float *b, size_t n)
+{
+    size_t i = 0;
+    for (; i + VF32_LANES <= n; i += VF32_LANES)
+        vf32_store(y + i, vf32_add(vf32_load(a + i), vf32_load(b + i)));
+    if (i < n) {
+        const size_t m = n - i;
+        vf32_store_n(y + i, vf32_add(vf32_load_n(a + i, m), vf32_load_n(b + i, m)), m);
+    }
+}
+
+void EM_K(mul_f32)(float *y, const float *a, const float *b, size_t n)
+{
+    size_t i = 0;
+    for (; i + VF32_LANES <= n; i += VF32_LANES)
+        vf32_store(y + i, vf32_mul(vf32_load(a + i), vf32_load(b + i)));
+    if (i < n) {
+        const size_t m = n - i;
+        vf32_store_n(y + i, vf32_mul(vf32_load_n(a + i, m), vf32_load_n(b + i, m)), m);
+    }
+}
+
+// y += a b, for the backward of a product; y may be a or b.
+void EM_K(muladd_f32)(float *y, const float *a, const float *b, size_t n)
+{
+    size_t i = 0;
+    for (; i + VF32_LANES <= n; i += VF32_LANES)
+        vf32_store(y + i, vf32_fma(vf32_load(a + i), vf32_load(b + i), vf32_load(y + i)));
+    if (i < n) {
+        const size_t m = n - i;
+        const vf32 old = vf32_load_n(y + i, m);
+        vf32_store_n(y + i, vf32_fma(vf32_load_n(a + i, m), vf32_load_n(b + i, m), old), m);
+    }
+}
+
+void EM_K(scale_f32)(float *y, const float *x, float factor, size_t n)
+{
+    const vf32 f = vf32_set1(factor);
+    size_t i = 0;
+    for (; i + VF32_LANES <= n; i += VF32_LANES)
+        vf32_store(y + i, vf32_mul(vf32_load(x + i), f));
+    if (i < n) vf32_store_n(y + i, vf32_mul(vf32_load_n(x + i, n - i), f), n - i);
+}
+
+// y += factor x
+void EM_K(axpy_f32)(float *y, float factor, const float *x, size_t n)
+{
+    const vf32 f = vf32_set1(factor);
+    size_t i = 0;
+    for (; i + VF32_LANES <= n; i += VF32_LANES)
+        vf32_store(y + i, vf32_fma(f, vf32_load(x + i), vf32_load(y + i)));
+    if (i < n) {
+        const size_t m = n - i;
+        vf32_store_n(y + i, vf32_fma(f, vf32_load_n(x + i, m), vf32_load_n(y + i, m)), m);
+    }
+}
+
+// Four sums, so that one addition does not wait for the other.
+float EM_K(dot_f32)(const float *a, const float *b, size_t n)
+{
+    enum { L = VF32_LANES };
+    vf32 s0 = vf32_zero(), s1 = s0, s2 = s0, s3 = s0;
+    size_t i = 0;
+    for (; i + 4 * L <= n; i += 4 * L) {
+        s0 = vf32_fma(vf32_load(a + i), vf32_load(b + i), s0);
+        s1 = vf32_fma(vf32_load(a + i + L), vf32_load(b + i + L), s1);
+        s2 = vf32_fma(vf32_load(a + i + 2 * L), vf32_load(b + i + 2 * L), s2);
+        s3 = vf32_fma(vf32_load(a + i + 3 * L), vf32_load(b + i + 3 * L), s3);
+    }
+    for (; i + L <= n; i += L)
+        s0 = vf32_fma(vf32_load(a + i), vf32_load(b + i), s0);
+    if (i < n) s1 = vf32_fma(vf32_load_n(a + i, n - i), vf32_load_n(b + i, n - i), s1);
+    return vf32_sum(vf32_add(vf32_add(s0, s1), vf32_add(s2, s3)));
+}
+
+// In double over blocks of 512, so that the norm of a large gradient keeps its digits. Squares of
+// one block are summed in f32: values above 1e18 overflow to infinity, which callers take as such.
+double EM_K(sum_squares_f32)(const float *x, size_t n)
+{
+    double total = 0;
+    for (size_t i = 0; i < n; i += 512) {
+        const size_t m = n - i < 512 ? n - i : 512;
+        total += (double)EM_K(dot_f32)(x + i, x + i, m);
+    }
+    return total;
+}
+
+void EM_K(bf16_from_f32)(uint16_t *y, const float *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + VF32_LANES <= n; i += VF32_LANES)
+        vf32_store_bf16(y + i, vf32_load(x + i));
+    if (i < n) vf32_store_bf16_n(y + i, vf32_load_n(x + i, n - i), n - i);
+}
+
+void EM_K(f32_from_bf16)(float *y, const uint16_t *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + VF32_LANES <= n; i += VF32_LANES)
+        vf32_store(y + i, vf32_load_bf16(x + i));
+    if (i < n) vf32_store_n(y + i, vf32_load_bf16_n(x + i, n - i), n - i);
+}
+
+void EM_K(f16_from_f32)(uint16_t *y, const float *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + VF32_LANES <= n; i += VF32_LANES)
+        vf32_store_f16(y + i, vf32_load(x + i));
+    if (i < n) vf32_store_f16_n(y + i, vf32_load_n(x + i, n - i), n - i);
+}
+
+void EM_K(f32_from_f16)(float *y, const uint16_t *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + VF32_LANES <= n; i += VF32_LANES)
+        vf32_store(y + i, vf32_load_f16(x + i));
+    if (i < n) vf32_store_n(y + i, vf32_load_f16_n(x + i, n - i), n - i);
+}

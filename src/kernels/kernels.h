@@ -1,0 +1,22 @@
+// Compute on raw pointers. One table of kernels per instruction set; what a kernel does stands at
+// its definition in isa/.
+#ifndef EM_KERNELS_KERNELS_H
+#define EM_KERNELS_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct em_kernels {
+    const char *isa; // scalar, neon, avx2, avx512
+#define EM_KERNEL(result, name, parameters) result(*name) parameters;
+#include "kernels/list.def"
+#undef EM_KERNEL
+};
+
+// The table in force: the widest set of this machine, or the one that EMBER_ISA names. Chosen once.
+const struct em_kernels *em_kernels(void);
+
+// Every table that this machine runs, plainest first; NULL past the last.
+const struct em_kernels *em_kernels_at(size_t i);
+
+#endif

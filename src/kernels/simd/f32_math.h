@@ -1,0 +1,85 @@
+// Exponential and friends on the vocabulary of f32.h. The polynomials are minimax fits (Remez),
+// made for the intervals given; errors are the largest relative ones against double, measured in
+// f32.
+#ifndef EM_KERNELS_SIMD_F32_MATH_H
+#define EM_KERNELS_SIMD_F32_MATH_H
+
+// Error 1e-7. Below -104 gives 0, above 88.72 infinity; NaN stays NaN.
+static inline vf32 vf32_exp(vf32 x)
+{
+    x = vf32_max(vf32_set1(-104.0f), vf32_min(vf32_set1(89.0f), x));
+    const vf32 n = vf32_round(vf32_mul(x, vf32_set1(0x1.715476p+0f)));
+    // ln 2 in two parts, of which the first has so few bits that n times it is exact.
+    vf32 r = vf32_fnma(n, vf32_set1(0.693359375f), x);
+    r = vf32_fnma(n, vf32_set1(-2.12194440e-4f), r);
+    vf32 q = vf32_fma(vf32_set1(0.00138145986f), r, vf32_set1(0.00836871688f));
+    q = vf32_fma(q, r, vf32_set1(0.041668388f));
+    q = vf32_fma(q, r, vf32_set1(0.166665206f));
+    q = vf32_fma(q, r, vf32_set1(0.499999934f));
+    q = vf32_fma(vf32_mul(r, r), q, r);
+    return vf32_scale2(vf32_add(q, vf32_set1(1.0f)), n);
+}
+
+// 2^x, error 2e-7: shorter than exp, for callers that can scale by log2(e) beforehand. Below -150
+// gives 0, from 128 on infinity; NaN stays NaN.
+static inline vf32 vf32_exp2(vf32 x)
+{
+    x = vf32_max(vf32_set1(-151.0f), vf32_min(vf32_set1(129.0f), x));
+    const vf32 n = vf32_round(x), r = vf32_sub(x, n);
+    vf32 q = vf32_fma(vf32_set1(0.00132646999f), r, vf32_set1(0.0096715339f));
+    q = vf32_fma(q, r, vf32_set1(0.05550734f));
+    q = vf32_fma(q, r, vf32_set1(0.240222418f));
+    q = vf32_fma(q, r, vf32_set1(0.693146977f));
+    return vf32_scale2(vf32_fma(q, r, vf32_set1(1.0f)), n);
+}
+
+static inline vf32 vf32_sigmoid(vf32 x)
+{
+    const vf32 one = vf32_set1(1.0f);
+    return vf32_div(one, vf32_add(one, vf32_exp(vf32_neg(x))));
+}
+
+static inline vf32 vf32_silu(vf32 x)
+{
+    return vf32_div(x, vf32_add(vf32_set1(1.0f), vf32_exp(vf32_neg(x))));
+}
+
+// Error 2e-7. Near 0 the exponential form would cancel, so there an odd polynomial.
+static inline vf32 vf32_tanh(vf32 x)
+{
+    const vf32 a = vf32_abs(x), z = vf32_mul(x, x), one = vf32_set1(1.0f);
+    vf32 p = vf32_fma(vf32_set1(-0.00566477536f), z, vf32_set1(0.0206159962f));
+    p = vf32_fma(p, z, vf32_set1(-0.0537386242f));
+    p = vf32_fma(p, z, vf32_set1(0.13331542f));
+    p = vf32_fma(p, z, vf32_set1(-0.333332926f));
+    const vf32 near = vf32_fma(vf32_mul(x, z), p, x);
+    const vf32 e = vf32_exp(vf32_add(a, a));
+    const vf32 far = vf32_sub(one, vf32_div(vf32_set1(2.0f), vf32_add(e, one)));
+    const vf32 signed_far = vf32_select(vf32_lt(x, vf32_zero()), vf32_neg(far), far);
+    return vf32_select(vf32_lt(a, vf32_set1(0.625f)), near, signed_far);
+}
+
+// Error 2e-7: an odd polynomial below 1, beyond it 1 - exp(fit of log erfc).
+static inline vf32 vf32_erf(vf32 x)
+{
+    const vf32 one = vf32_set1(1.0f), z = vf32_mul(x, x);
+    const vf32 a = vf32_min(vf32_set1(3.95f), vf32_abs(x)); // 1 - erf(3.95) < 2^-25
+    vf32 p = vf32_fma(vf32_set1(7.85387098e-05f), z, vf32_set1(-0.000801019678f));
+    p = vf32_fma(p, z, vf32_set1(0.00518832808f));
+    p = vf32_fma(p, z, vf32_set1(-0.0268538122f));
+    p = vf32_fma(p, z, vf32_set1(0.112835852f));
+    p = vf32_fma(p, z, vf32_set1(-0.376126258f));
+    p = vf32_fma(p, z, vf32_set1(1.12837917f));
+    const vf32 near = vf32_mul(p, x);
+    vf32 q = vf32_fma(vf32_set1(0.000186378986f), a, vf32_set1(-0.00294765623f));
+    q = vf32_fma(q, a, vf32_set1(0.0218380556f));
+    q = vf32_fma(q, a, vf32_set1(-0.103106737f));
+    q = vf32_fma(q, a, vf32_set1(-0.638144854f));
+    q = vf32_fma(q, a, vf32_set1(-1.12708918f));
+    q = vf32_fma(q, a, vf32_set1(-0.00034152626f));
+    const vf32 far = vf32_sub(one, vf32_exp(q));
+    const vf32 signed_far = vf32_select(vf32_lt(x, vf32_zero()), vf32_neg(far), far);
+    return vf32_select(vf32_lt(a, one), near, signed_far);
+}
+
+#endif
