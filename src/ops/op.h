@@ -162,12 +162,13 @@ static inline struct em_scratch *em_scratch_of(const struct em_call *c)
 // Weights packed for the matrix product, once per change of the weights. In the shape rule
 // em_need_packed() reserves; in kernels em_packed() returns operand B of x W^T (EM_PACK_NT:
 // forward) or of dy W (EM_PACK_NN: input gradient), packing it on the first use after a change. w
-// [N, K] or [E, N, K] (E operands in a row).
+// [N, K], or [E, N, K]: E operands, each em_gemm_packed_size() bytes after the one before. `f32`:
+// never rounded to bf16 (routers). The cpu backend only; needing and using must agree in all
+// arguments.
 enum em_pack { EM_PACK_NT, EM_PACK_NN };
-ember_status em_need_packed(struct em_call *c, ember_tensor *w, enum em_pack which) EMBER_CHECKED;
-const void *em_packed(const struct em_call *c, ember_tensor *w, enum em_pack which);
-size_t em_packed_stride(const struct em_call *c, const ember_tensor *w,
-                        enum em_pack which); // bytes from one expert to the next
+ember_status em_need_packed(struct em_call *c, ember_tensor *w, enum em_pack which,
+                            bool f32) EMBER_CHECKED;
+const void *em_packed(const struct em_call *c, ember_tensor *w, enum em_pack which, bool f32);
 
 // ---- state ----
 
