@@ -9,11 +9,11 @@ extern "C" {
 #if defined(__GNUC__)
 #define EMBER_API __attribute__((visibility("default")))
 #define EMBER_CHECKED __attribute__((warn_unused_result))
-#define EMBER_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define EMBER_PRINTF(string, first) __attribute__((__format__(__printf__, string, first)))
 #else
 #define EMBER_API
 #define EMBER_CHECKED
-#define EMBER_PRINTF(format, first)
+#define EMBER_PRINTF(string, first)
 #endif
 
 /** Result of every call that can fail. Values are pinned: they are part of the ABI. */

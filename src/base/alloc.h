@@ -26,7 +26,7 @@ void *em_alloc_aligned(size_t bytes);
 void *em_block_alloc(size_t bytes);
 void em_block_free(void *p, size_t bytes);
 
-// Bytes now handed out by em_block_alloc and em_alloc_aligned, and their maximum so far.
+// Bytes now handed out by all of the above, and their maximum so far.
 size_t em_alloc_live(void);
 size_t em_alloc_peak(void);
 
@@ -43,10 +43,10 @@ ember_status em_grow(void *array_pointer, size_t *capacity, size_t need,
 void em_alloc_fail_at(size_t n, size_t every);
 size_t em_alloc_count(void);
 
-// The embedder's allocator (issue of <ember/ember.h>); NULL members mean the C library's.
+// The embedder's allocator; NULL: the C library's. To be set before the first allocation.
+// Blocks of em_block_alloc stay pages of the system's.
 struct em_allocator {
     void *(*alloc)(void *context, size_t bytes);
-    void *(*realloc)(void *context, void *p, size_t bytes);
     void (*free)(void *context, void *p);
     void *context;
 };

@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "base/fail.h"
+
 // Ordered from plain to wide; a set implies that the operating system saves its registers too.
 enum em_isa { EM_ISA_SCALAR, EM_ISA_NEON, EM_ISA_AVX2, EM_ISA_AVX512, EM_ISA_COUNT };
 
@@ -18,10 +20,12 @@ struct em_cpu {
 };
 const struct em_cpu *em_cpu(void); // detected once
 
-// Sets that this machine can run, widest last; and the one in force: the widest, or what EMBER_ISA
-// (scalar, neon, avx2, avx512) names. A set that the machine lacks is refused (em_isa_choose
-// fails).
-bool em_isa_runs(enum em_isa isa);
+bool em_isa_runs(enum em_isa isa); // on this machine
 const char *em_isa_name(enum em_isa isa);
+
+// The set to use: the widest that runs, or what EMBER_ISA (scalar, neon, avx2, avx512) names. An
+// unknown name, or a set that this machine lacks, is EMBER_E_USAGE with a message that lists what
+// runs.
+ember_status em_isa_choose(enum em_isa *isa) EMBER_CHECKED;
 
 #endif

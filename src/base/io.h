@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/types.h>
 
 #include "base/buf.h"
@@ -28,6 +29,8 @@ struct em_io {
     int (*stat)(const char *path, struct stat *s);
     void *(*mmap)(size_t n, int fd); // read-only, private, whole file; MAP_FAILED on error
     int (*munmap)(void *p, size_t n);
+    int (*ftruncate)(int fd, off_t size);
+    int (*statvfs)(const char *path, struct statvfs *s);
 };
 const struct em_io *em_io(void);        // the table in force
 void em_io_use(const struct em_io *io); // NULL: the system's. For tests.

@@ -15,9 +15,10 @@ void em_log(enum em_log_level level, const char *format, ...) EMBER_PRINTF(2, 3)
 #define em_warn(...) em_log(EM_LOG_WARN, "warning: " __VA_ARGS__)
 
 // A line that replaces itself: on a terminal it is redrawn in place, elsewhere it is printed as a
-// plain line at most every `seconds_between` seconds (the caller's last line with done = true
+// plain line at most every em_progress_every() seconds (the caller's last line, with done = true,
 // always).
 void em_progress(bool done, const char *format, ...) EMBER_PRINTF(2, 3);
+void em_progress_every(double seconds); // default 10
 
 void em_log_threshold(enum em_log_level level); // default NOTE; --quiet sets WARN
 void em_log_to(void (*sink)(void *context, enum em_log_level level, const char *line),

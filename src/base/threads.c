@@ -1,0 +1,312 @@
+// One phase is one em_parallel. Its items are cut into units; each thread owns a range of them
+// behind a cursor of its own, takes from the front of it, and when that is empty from the back of
+// the others'. A cursor is one word of phase number and both ends, changed by compare-and-swap
+// only, so a thread that comes late cannot take work of a phase it did not look at. The caller of
+// em_parallel leaves when every item is done, not when every thread has seen the phase: a thread
+// without a core is waited for only while it holds a unit.
+#include "base/threads.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/alloc.h"
+
+enum {
+    LINE = 128, // two cache lines: the prefetcher fetches pairs
+    MOST_THREADS = 1024,
+    MOST_UNITS = 65535, // of one thread in one phase: 16 bits
+};
+
+// Spinning longer than a wake-up costs (tens of microseconds) gains nothing and robs whoever shares
+// the core.
+static const int64_t spin_nanoseconds = 40 * 1000;
+
+struct cursor {
+    alignas(LINE) _Atomic uint64_t
+        word; // phase << 32 | back << 16 | front; units relative to the range
+};
+
+struct worker {
+    struct em_pool *pool;
+    unsigned number;
+    pthread_t id;
+};
+
+struct em_pool {
+    unsigned threads;
+    size_t bytes; // of the block that holds all this
+    bool spins;   // not when the pool has more threads than there are cores
+    struct worker *workers;
+    struct cursor *cursors;
+
+    // The phase's work. Atomic, as a late thread may read them while the next phase is written;
+    // what it read counts only when it then gets a unit of the phase that it saw.
+    _Atomic(em_task *) task;
+    _Atomic(void *) arg;
+    atomic_size_t count, grain, unit;
+
+    alignas(LINE) _Atomic uint32_t phase;
+    alignas(LINE) atomic_size_t left; // units not done yet
+    alignas(LINE) atomic_uint sleepers;
+    atomic_bool caller_sleeps, stop;
+    pthread_mutex_t mutex;
+    pthread_cond_t work, done;
+};
+
+// The pool whose task this thread is running, and its number there.
+static _Thread_local const struct em_pool *inside;
+static _Thread_local unsigned inside_number;
+
+static int64_t now_nanoseconds(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static size_t ceil_div(size_t a, size_t b)
+{
+    return a / b + (a % b != 0);
+}
+
+// Units [*begin, *end) are thread t's.
+static void range_of(size_t units, unsigned threads, unsigned t, size_t *begin, size_t *end)
+{
+    const size_t share = units / threads, extra = units % threads;
+    *begin = share * t + (t < extra ? t : extra);
+    *end = *begin + share + (t < extra);
+}
+
+static bool take(struct cursor *cursor, uint32_t phase, bool front, size_t *unit)
+{
+    uint64_t word = atomic_load_explicit(&cursor->word, memory_order_acquire);
+    for (;;) {
+        const uint64_t first = word & 0xffff, last = word >> 16 & 0xffff;
+        if (word >> 32 != phase || first == last) return false;
+        const uint64_t next = front ? word + 1 : word - (UINT64_C(1) << 16);
+        if (atomic_compare_exchange_weak_explicit(&cursor->word, &word, next, memory_order_acq_rel,
+                                                  memory_order_acquire)) {
+            *unit = front ? first : last - 1;
+            return true;
+        }
+    }
+}
+
+static void run_items(em_task *task, void *arg, size_t begin, size_t end, size_t grain,
+                      unsigned number)
+{
+    while (begin < end) {
+        const size_t n = end - begin < grain ? end - begin : grain;
+        task(arg, begin, begin + n, number);
+        begin += n;
+    }
+}
+
+// Takes part in a phase until there is nothing left to take.
+static void work_on(struct em_pool *pool, uint32_t phase, unsigned number)
+{
+    em_task *task = atomic_load_explicit(&pool->task, memory_order_relaxed);
+    void *arg = atomic_load_explicit(&pool->arg, memory_order_relaxed);
+    const size_t count = atomic_load_explicit(&pool->count, memory_order_relaxed);
+    const size_t grain = atomic_load_explicit(&pool->grain, memory_order_relaxed);
+    const size_t unit = atomic_load_explicit(&pool->unit, memory_order_relaxed);
+    const size_t units = unit ? ceil_div(count, unit) : 0;
+    size_t finished = 0;
+    for (unsigned i = 0; i < pool->threads; i++) {
+        const unsigned owner = (number + i) % pool->threads;
+        size_t first, end, taken;
+        range_of(units, pool->threads, owner, &first, &end);
+        while (take(&pool->cursors[owner], phase, i == 0, &taken)) {
+            const size_t begin = (first + taken) * unit;
+            run_items(task, arg, begin, count - begin < unit ? count : begin + unit, grain, number);
+            finished++;
+        }
+    }
+    if (finished == 0) return;
+    if (atomic_fetch_sub(&pool->left, finished) == finished && atomic_load(&pool->caller_sleeps)) {
+        pthread_mutex_lock(&pool->mutex);
+        pthread_cond_signal(&pool->done);
+        pthread_mutex_unlock(&pool->mutex);
+    }
+}
+
+static uint32_t wait_for_phase(struct em_pool *pool, uint32_t seen)
+{
+    uint32_t phase = atomic_load(&pool->phase);
+    if (phase != seen) return phase;
+    for (int64_t until = pool->spins ? now_nanoseconds() + spin_nanoseconds : 0;
+         pool->spins && now_nanoseconds() < until;)
+        for (int i = 0; i < 16; i++) {
+            relax();
+            phase = atomic_load_explicit(&pool->phase, memory_order_acquire);
+            if (phase != seen) return phase;
+        }
+    pthread_mutex_lock(&pool->mutex);
+    atomic_fetch_add(&pool->sleepers,
+                     1); // before the phase is looked at again: the caller does it in reverse
+    while ((phase = atomic_load(&pool->phase)) == seen)
+        pthread_cond_wait(&pool->work, &pool->mutex);
+    atomic_fetch_sub(&pool->sleepers, 1);
+    pthread_mutex_unlock(&pool->mutex);
+    return phase;
+}
+
+static void wait_for_done(struct em_pool *pool)
+{
+    if (atomic_load(&pool->left) == 0) return;
+    for (int64_t until = pool->spins ? now_nanoseconds() + spin_nanoseconds : 0;
+         pool->spins && now_nanoseconds() < until;)
+        for (int i = 0; i < 16; i++) {
+            relax();
+            if (atomic_load_explicit(&pool->left, memory_order_acquire) == 0) return;
+        }
+    pthread_mutex_lock(&pool->mutex);
+    atomic_store(&pool->caller_sleeps, true);
+    while (atomic_load(&pool->left) != 0)
+        pthread_cond_wait(&pool->done, &pool->mutex);
+    atomic_store(&pool->caller_sleeps, false);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static void start_phase(struct em_pool *pool)
+{
+    atomic_fetch_add(&pool->phase, 1);
+    if (atomic_load(&pool->sleepers) == 0) return;
+    pthread_mutex_lock(&pool->mutex);
+    pthread_cond_broadcast(&pool->work);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static void *worker_main(void *arg)
+{
+    const struct worker *worker = arg;
+    struct em_pool *pool = worker->pool;
+    inside = pool;
+    inside_number = worker->number;
+    // The pool's creation is phase 0; a thread that starts late just finds a later phase.
+    for (uint32_t phase = 0;;) {
+        phase = wait_for_phase(pool, phase);
+        if (atomic_load(&pool->stop)) return NULL;
+        work_on(pool, phase, worker->number);
+    }
+}
+
+void em_parallel(struct em_pool *pool, size_t count, size_t grain, em_task *task, void *arg)
+{
+    if (count == 0) return;
+    if (grain == 0) grain = 1;
+    if (!pool || pool->threads == 1 || count <= grain || inside) {
+        run_items(task, arg, 0, count, grain, inside == pool && pool ? inside_number : 0);
+        return;
+    }
+    const size_t pieces = ceil_div(count, grain);
+    const size_t together =
+        ceil_div(pieces, (size_t)MOST_UNITS * pool->threads); // pieces of a unit
+    const size_t unit = grain * together, units = ceil_div(count, unit);
+    const uint32_t phase = atomic_load_explicit(&pool->phase, memory_order_relaxed) + 1;
+    atomic_store_explicit(&pool->task, task, memory_order_relaxed);
+    atomic_store_explicit(&pool->arg, arg, memory_order_relaxed);
+    atomic_store_explicit(&pool->count, count, memory_order_relaxed);
+    atomic_store_explicit(&pool->grain, grain, memory_order_relaxed);
+    atomic_store_explicit(&pool->unit, unit, memory_order_relaxed);
+    atomic_store_explicit(&pool->left, units, memory_order_relaxed);
+    for (unsigned t = 0; t < pool->threads; t++) {
+        size_t begin, end;
+        range_of(units, pool->threads, t, &begin, &end);
+        atomic_store_explicit(&pool->cursors[t].word,
+                              (uint64_t)phase << 32 | (uint64_t)(end - begin) << 16,
+                              memory_order_release);
+    }
+    start_phase(pool);
+    inside = pool;
+    inside_number = 0;
+    work_on(pool, phase, 0);
+    inside = NULL;
+    wait_for_done(pool);
+}
+
+unsigned em_pool_threads(const struct em_pool *pool)
+{
+    return pool ? pool->threads : 1;
+}
+
+// Workers leave signals to the threads of the program, which may sleep in a call that one should
+// interrupt.
+static ember_status start_worker(struct worker *worker)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int error = pthread_create(&worker->id, NULL, worker_main, worker);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error) {
+        errno = error;
+        return em_fail_errno("thread pool", "cannot start a thread");
+    }
+    char name[16];
+    snprintf(name, sizeof name, "ember-%u", worker->number % 10000);
+    (void)pthread_setname_np(worker->id, name);
+    return EMBER_OK;
+}
+
+ember_status em_pool_create(unsigned threads, struct em_pool **pool)
+{
+    const unsigned available = em_threads_available();
+    if (threads == 0) threads = available < MOST_THREADS ? available : MOST_THREADS;
+    if (threads > MOST_THREADS)
+        return em_fail(EMBER_E_RANGE, "threads: expected 1 to %d, found %u", MOST_THREADS, threads);
+    // One block: it is aligned to pages, which the lines of the cursors need.
+    const size_t cursor_bytes = threads * sizeof(struct cursor);
+    const size_t bytes = sizeof(struct em_pool) + cursor_bytes + threads * sizeof(struct worker);
+    struct em_pool *p = em_block_alloc(bytes);
+    if (!p) return EMBER_E_NOMEM;
+    p->bytes = bytes;
+    p->cursors = (struct cursor *)(p + 1);
+    p->workers = (struct worker *)(p->cursors + threads);
+    p->spins = threads <= available;
+    p->threads = 1; // started so far, for em_pool_destroy
+    pthread_mutex_init(&p->mutex, NULL);
+    pthread_cond_init(&p->work, NULL);
+    pthread_cond_init(&p->done, NULL);
+    for (unsigned t = 1; t < threads; t++) {
+        p->workers[t] = (struct worker){.pool = p, .number = t};
+        const ember_status status = start_worker(&p->workers[t]);
+        if (status != EMBER_OK) {
+            em_pool_destroy(p);
+            return status;
+        }
+        p->threads = t + 1;
+    }
+    *pool = p;
+    return EMBER_OK;
+}
+
+void em_pool_destroy(struct em_pool *pool)
+{
+    if (!pool) return;
+    atomic_store(&pool->stop, true);
+    start_phase(pool);
+    for (unsigned t = 1; t < pool->threads; t++)
+        pthread_join(pool->workers[t].id, NULL);
+    pthread_cond_destroy(&pool->done);
+    pthread_cond_destroy(&pool->work);
+    pthread_mutex_destroy(&pool->mutex);
+    em_block_free(pool, pool->bytes);
+}
