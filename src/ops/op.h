@@ -57,11 +57,12 @@ struct em_call {
     ember_tensor *out[EM_MAX_OUT];
     ember_tensor *saved[EM_MAX_SAVED]; // written by forward for backward; only in training programs
     unsigned n_in, n_out, n_saved;
-    int pass;             // in[pass]->grad equals out[0]->grad exactly (a residual path), -1: none
-    bool passed;          // in[pass]->grad is the same memory as out[0]->grad: nothing to add
-    bool *fresh;          // [n_in]: in[i]->grad holds garbage before this backward
-    int region;           // recomputation region, -1: none
-    int slot;             // first state slot, -1: none
+    int pass;    // in[pass]->grad equals out[0]->grad exactly (a residual path), -1: none
+    bool passed; // in[pass]->grad is the same memory as out[0]->grad: nothing to add
+    bool *fresh; // [n_in]: in[i]->grad holds garbage, and this backward sets it (EM_OP_SETS_FRESH)
+    bool *zero;  // [n_in]: in[i]->grad is filled with zeros before this backward
+    int region;  // recomputation region, -1: none
+    int slot;    // first state slot, -1: none
     const char *layer;    // path of the layer that recorded it
     size_t scratch;       // bytes that forward or backward take from em_scratch_of(c)
     struct em_exec *exec; // while running
@@ -141,6 +142,8 @@ ember_status em_out_expert(struct em_call *c, unsigned i, ember_dtype dtype,
                            const ember_tensor *like, ember_tensor *plan, size_t expert,
                            const size_t *dim, unsigned ndim) EMBER_CHECKED;
 
+// The batch's tokens have to be below `vocabulary`: checked before a run.
+void em_need_vocabulary(struct em_call *c, size_t vocabulary);
 // Kept to the end of the pass (statistics the trainer reads).
 void em_keep(ember_tensor *t);
 bool em_is_training(const struct em_call *c);      // the program has gradients

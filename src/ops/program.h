@@ -6,6 +6,7 @@
 
 #include "ops/op.h"
 #include "ops/state.h"
+#include "ops/weights.h"
 
 struct em_program_options {
     enum em_backend backend;
@@ -17,8 +18,6 @@ struct em_program_options {
     bool
         bf16; // matrix products in bf16 where the machine has it (ignored by the reference backend)
 };
-
-struct em_program;
 
 ember_status em_program_create(const struct em_program_options *options,
                                struct em_program **program) EMBER_CHECKED;

@@ -23,11 +23,10 @@ void em_state_destroy(ember_state *state);
 void em_state_reset(ember_state *state); // position 0, all zero; keeps its memory
 ember_status em_state_copy(const ember_state *from,
                            ember_state *to) EMBER_CHECKED; // same layout; to's memory is reused
-// Drops the last tokens so that `position` remain; only for states whose slots have no fixed part
-// and no window.
 size_t em_state_bytes(const ember_state *state);
 
-// Room for `more` tokens after the present ones in every slot.
-ember_status em_state_reserve(ember_state *state, size_t position, size_t more) EMBER_CHECKED;
+// Room in every slot for what continuing `in` (NULL: a fresh start; may be `state` itself) by
+// `more` tokens leaves.
+ember_status em_state_reserve(ember_state *state, const ember_state *in, size_t more) EMBER_CHECKED;
 
 #endif

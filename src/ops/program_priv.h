@@ -1,0 +1,74 @@
+// Inside of a program: shared by recording, planning and running.
+#ifndef EM_OPS_PROGRAM_PRIV_H
+#define EM_OPS_PROGRAM_PRIV_H
+
+#include "ops/program.h"
+#include "ops/weights.h"
+
+// Where a tensor's number of rows (its first dimension) comes from when the program runs.
+enum em_rows_source { EM_ROWS_FIXED, EM_ROWS_TOKENS, EM_ROWS_SEQUENCES, EM_ROWS_EXPERT };
+
+#define EM_NEVER SIZE_MAX
+
+// What the program knows of a tensor it made. Memory belongs to roots; views point into their
+// root's.
+struct em_tensor_info {
+    ember_tensor *root;
+    size_t root_offset; // bytes
+    enum em_rows_source rows;
+    size_t multiple;          // rows per unit of the source
+    const ember_tensor *plan; // EM_ROWS_EXPERT
+    size_t expert;
+    bool keep;
+    bool is_grad;
+    bool unreached; // a gradient that nobody writes: its call's backward is given zeros
+    // roots, when planned:
+    size_t bytes, offset;
+    size_t first, last;  // steps that touch it, EM_NEVER when none
+    ember_tensor *alias; // a root whose memory this one shares (a passed gradient)
+    ember_tensor *copy;  // while regions are cloned: the tensor's second life
+};
+
+struct step {
+    struct em_call *call;
+    bool backward;
+};
+
+struct ember_flow {
+    struct em_program *program;
+    const char *layer;
+    int region, regions; // the open one (-1) and how many there were
+};
+
+struct em_program {
+    struct em_program_options options;
+    struct em_arena arena;
+    struct ember_flow flow;
+    struct em_exec exec;
+    struct em_weights *weights;
+    bool owns_weights;
+
+    struct em_call **call; // in recording order
+    size_t n_calls, calls_capacity;
+    ember_tensor **tensor; // every tensor made here, views and gradients included
+    size_t n_tensors, tensors_capacity;
+    struct em_router_record *router;
+    size_t n_routers, routers_capacity;
+    struct em_state_layout layout;
+    ember_tensor *loss;
+    size_t vocabulary; // tokens are below it; 0: the program reads none
+
+    struct step *step;
+    size_t n_steps, steps_capacity, n_forward;
+    struct em_memory_plan memory;
+    bool planned, allocated, forward_done;
+    char *block;
+    int32_t *position;
+};
+
+ember_tensor *em_program_tensor(struct em_program *p);
+ember_tensor *em_grad_for(struct em_program *p, ember_tensor *t);
+void em_resolve_rows(const struct em_program *p, ember_tensor *t);
+void em_place(struct em_program *p, char *block);
+
+#endif

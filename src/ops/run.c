@@ -1,0 +1,199 @@
+// Running a planned program.
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "ops/program_priv.h"
+
+ember_status em_program_allocate(struct em_program *p)
+{
+    if (p->allocated) return EMBER_OK;
+    EM_TRY(em_program_plan(p, NULL));
+    EM_TRY(em_weights_allocate(p->weights));
+    EM_TRY(em_scratch_reserve(&p->exec.scratch, p->memory.scratch + 64));
+    if (!p->position && !(p->position = em_alloc(p->options.max_tokens * sizeof *p->position)))
+        return EMBER_E_NOMEM;
+    if (!p->memory.activations) p->memory.activations = 64;
+    if (!(p->block = em_block_alloc(p->memory.activations))) return EMBER_E_NOMEM;
+    em_place(p, p->block);
+    p->allocated = true;
+    return EMBER_OK;
+}
+
+void em_program_weights_changed(struct em_program *p)
+{
+    em_weights_changed(p->weights);
+}
+
+// A tensor's present number of rows; dispatch plans are filled by the time their rows are asked
+// for.
+void em_resolve_rows(const struct em_program *p, ember_tensor *t)
+{
+    const struct em_tensor_info *info = t->info;
+    const ember_batch *batch = p->exec.batch;
+    switch (info->rows) {
+    case EM_ROWS_FIXED: return;
+    case EM_ROWS_TOKENS: t->dim[0] = batch->n_tokens * info->multiple; break;
+    case EM_ROWS_SEQUENCES: t->dim[0] = batch->n_sequences * info->multiple; break;
+    case EM_ROWS_EXPERT: {
+        const int32_t *offset = em_i32(info->plan);
+        t->dim[0] = (size_t)(offset[info->expert + 1] - offset[info->expert]) * info->multiple;
+        break;
+    }
+    }
+    if (t->grad) t->grad->dim[0] = t->dim[0];
+}
+
+static void resolve_call(const struct em_program *p, const struct em_call *c)
+{
+    for (unsigned i = 0; i < c->n_in; i++)
+        if (c->in[i] && c->in[i]->info) em_resolve_rows(p, c->in[i]);
+    for (unsigned i = 0; i < c->n_out; i++)
+        if (c->out[i]) em_resolve_rows(p, c->out[i]);
+    for (unsigned i = 0; i < c->n_saved; i++)
+        if (c->saved[i]) em_resolve_rows(p, c->saved[i]);
+}
+
+static ember_status check_batch(const struct em_program *p, const struct em_run *run)
+{
+    const ember_batch *b = run->batch;
+    if (!b->n_tokens || b->n_tokens > p->options.max_tokens)
+        return em_fail(EMBER_E_SHAPE, "the batch has %zu tokens, the program takes 1 to %zu",
+                       b->n_tokens, p->options.max_tokens);
+    if (!b->n_sequences || b->n_sequences > p->options.max_sequences)
+        return em_fail(EMBER_E_SHAPE, "the batch has %zu sequences, the program takes 1 to %zu",
+                       b->n_sequences, p->options.max_sequences);
+    if (!b->offset || b->offset[0] != 0 || b->offset[b->n_sequences] != b->n_tokens)
+        return em_fail(EMBER_E_SHAPE, "the batch's offsets have to begin at 0 and end at %zu",
+                       b->n_tokens);
+    for (size_t s = 0; s < b->n_sequences; s++)
+        if (b->offset[s] >= b->offset[s + 1])
+            return em_fail(EMBER_E_SHAPE, "sequence %zu of the batch has no tokens", s);
+    if (p->vocabulary) {
+        if (!b->tokens)
+            return em_fail(EMBER_E_SHAPE, "the model reads tokens, and the batch has none");
+        for (size_t t = 0; t < b->n_tokens; t++)
+            if (b->tokens[t] < 0 || (size_t)b->tokens[t] >= p->vocabulary)
+                return em_fail(EMBER_E_RANGE,
+                               "token %d at place %zu is outside the vocabulary of %zu",
+                               b->tokens[t], t, p->vocabulary);
+        for (size_t t = 0; b->targets && t < b->n_tokens; t++)
+            if (b->targets[t] >= 0 && (size_t)b->targets[t] >= p->vocabulary)
+                return em_fail(EMBER_E_RANGE,
+                               "target %d at place %zu is outside the vocabulary of %zu",
+                               b->targets[t], t, p->vocabulary);
+    }
+    for (size_t s = 0; s < b->n_sequences; s++) {
+        const ember_state *in = b->state_in ? b->state_in[s] : NULL,
+                          *out = b->state_out ? b->state_out[s] : NULL;
+        if ((in && in->layout->count != p->layout.count) ||
+            (out && out->layout->count != p->layout.count))
+            return em_fail(EMBER_E_STATE, "the state of sequence %zu was made for another model",
+                           s);
+        if (in && in == out && p->options.recompute)
+            return em_fail(
+                EMBER_E_STATE,
+                "with recomputation a state cannot be overwritten in place (sequence %zu)", s);
+        if (in && in->position > INT32_MAX - (b->offset[s + 1] - b->offset[s]))
+            return em_fail(EMBER_E_RANGE, "sequence %zu is longer than %d tokens", s, INT32_MAX);
+    }
+    return EMBER_OK;
+}
+
+ember_status em_program_forward(struct em_program *p, const struct em_run *run)
+{
+    const ember_batch *b = run->batch;
+    if (!p->allocated) return em_fail(EMBER_E_STATE, "the program has no memory yet");
+    EM_TRY(check_batch(p, run));
+    for (size_t s = 0; b->state_out && s < b->n_sequences; s++)
+        if (b->state_out[s])
+            EM_TRY(em_state_reserve(b->state_out[s], b->state_in ? b->state_in[s] : NULL,
+                                    b->offset[s + 1] - b->offset[s]));
+    struct em_exec *x = &p->exec;
+    x->training = run->training;
+    x->loss_scale = run->loss_scale;
+    x->aux_scale = run->aux_scale;
+    x->seed = run->seed;
+    x->step = run->step;
+    x->batch = b;
+    x->position = p->position;
+    for (size_t s = 0; s < b->n_sequences; s++) {
+        const size_t start = b->state_in && b->state_in[s] ? b->state_in[s]->position : 0;
+        for (size_t t = b->offset[s]; t < b->offset[s + 1]; t++)
+            p->position[t] = (int32_t)(start + t - b->offset[s]);
+    }
+    // Views that no call names directly (an output kept for the caller) have rows too.
+    for (size_t i = 0; i < p->n_tensors; i++)
+        if (p->tensor[i]->info->rows != EM_ROWS_EXPERT) em_resolve_rows(p, p->tensor[i]);
+    for (size_t s = 0; s < p->n_forward; s++) {
+        struct em_call *c = p->step[s].call;
+        const double start = em_clock_seconds();
+        resolve_call(p, c);
+        const size_t mark = em_scratch_mark(&x->scratch);
+        c->op->backend[x->backend].forward(c);
+        em_scratch_reset(&x->scratch, mark);
+        c->seconds[0] += em_clock_seconds() - start;
+    }
+    for (size_t s = 0; b->state_out && s < b->n_sequences; s++)
+        if (b->state_out[s])
+            b->state_out[s]->position = (size_t)p->position[b->offset[s + 1] - 1] + 1;
+    p->forward_done = true;
+    return EMBER_OK;
+}
+
+static void zero_root(const struct em_program *p, const ember_tensor *t)
+{
+    ember_tensor *root = t->info->root;
+    em_resolve_rows(p, root);
+    memset(root->data, 0, em_tensor_bytes(root));
+}
+
+ember_status em_program_backward(struct em_program *p)
+{
+    if (!p->loss || p->n_steps == p->n_forward)
+        return em_fail(EMBER_E_STATE, "the program was not recorded with a loss and gradients");
+    if (!p->forward_done) return em_fail(EMBER_E_STATE, "backward needs a forward before it");
+    p->forward_done = false;
+    struct em_exec *x = &p->exec;
+    for (size_t i = 0, n = ember_tensor_count(p->loss); i < n; i++)
+        em_f32(p->loss->grad)[i] = 1;
+    for (size_t s = p->n_forward; s < p->n_steps; s++) {
+        struct em_call *c = p->step[s].call;
+        const double start = em_clock_seconds();
+        resolve_call(p, c);
+        const size_t mark = em_scratch_mark(&x->scratch);
+        if (!p->step[s].backward) {
+            c->op->backend[x->backend].forward(c);
+        } else {
+            for (unsigned i = 0; i < c->n_in; i++)
+                if (c->zero[i]) zero_root(p, c->in[i]->grad);
+            for (unsigned i = 0; i < c->n_out; i++)
+                if (c->out[i] && c->out[i]->grad && c->out[i]->grad->info->root->info->unreached)
+                    zero_root(p, c->out[i]->grad);
+            c->op->backend[x->backend].backward(c);
+        }
+        em_scratch_reset(&x->scratch, mark);
+        c->seconds[1] += em_clock_seconds() - start;
+    }
+    return EMBER_OK;
+}
+
+void em_program_visit(const struct em_program *p,
+                      void (*visit)(void *context, const struct em_call *call), void *context)
+{
+    for (size_t i = 0; i < p->n_calls; i++)
+        visit(context, p->call[i]);
+    // Calls that run a second time in backward have clones with a clock of their own.
+    for (size_t s = p->n_forward; s < p->n_steps; s++) {
+        const struct em_call *c = p->step[s].call;
+        if (c != p->call[c->index] && (!p->step[s].backward || !c->n_saved)) visit(context, c);
+    }
+}
+
+void em_program_reset_profile(struct em_program *p)
+{
+    for (size_t i = 0; i < p->n_calls; i++)
+        p->call[i]->seconds[0] = p->call[i]->seconds[1] = 0;
+    for (size_t s = 0; s < p->n_steps; s++)
+        p->step[s].call->seconds[0] = p->step[s].call->seconds[1] = 0;
+}

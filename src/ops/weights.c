@@ -1,0 +1,142 @@
+#include "ops/weights.h"
+
+#include "base/alloc.h"
+#include "kernels/gemm.h"
+
+struct packed {
+    ember_tensor *tensor;
+    enum em_pack which;
+    bool bf16;
+    size_t groups, K, N, stride; // of one operand B [K, N]; bytes from one to the next
+    uint64_t version;            // of the weights that `data` holds; 0: none
+    void *data;
+};
+
+struct em_weights {
+    struct packed *entry;
+    size_t count, capacity;
+    size_t *table; // open addressing, index + 1; size a power of two, at most half full
+    size_t table_size;
+    uint64_t version;
+};
+
+ember_status em_weights_create(struct em_weights **weights)
+{
+    struct em_weights *w = em_calloc(1, sizeof *w);
+    if (!w) return EMBER_E_NOMEM;
+    w->version = 1;
+    *weights = w;
+    return EMBER_OK;
+}
+
+void em_weights_destroy(struct em_weights *w)
+{
+    if (!w) return;
+    for (size_t i = 0; i < w->count; i++)
+        if (w->entry[i].data)
+            em_block_free(w->entry[i].data, w->entry[i].stride * w->entry[i].groups);
+    em_free(w->entry);
+    em_free(w->table);
+    em_free(w);
+}
+
+void em_weights_changed(struct em_weights *w)
+{
+    w->version++;
+}
+
+size_t em_weights_bytes(const struct em_weights *w)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < w->count; i++)
+        bytes += w->entry[i].stride * w->entry[i].groups;
+    return bytes;
+}
+
+static size_t hash(const ember_tensor *t, enum em_pack which, bool bf16)
+{
+    const uint64_t x =
+        ((uint64_t)(uintptr_t)t >> 4) * 0x9e3779b97f4a7c15u + (uint64_t)which * 2 + bf16;
+    return (size_t)(x ^ (x >> 29));
+}
+
+static struct packed *find(const struct em_weights *w, const ember_tensor *t, enum em_pack which,
+                           bool bf16)
+{
+    if (!w->table_size) return NULL;
+    for (size_t i = hash(t, which, bf16);; i++) {
+        const size_t at = w->table[i & (w->table_size - 1)];
+        if (!at) return NULL;
+        struct packed *p = &w->entry[at - 1];
+        if (p->tensor == t && p->which == which && p->bf16 == bf16) return p;
+    }
+}
+
+static ember_status index_entries(struct em_weights *w)
+{
+    size_t size = w->table_size ? w->table_size : 64;
+    while (size < 2 * (w->count + 1))
+        size *= 2;
+    if (size != w->table_size) {
+        size_t *table = em_calloc(size, sizeof *table);
+        if (!table) return EMBER_E_NOMEM;
+        em_free(w->table);
+        w->table = table;
+        w->table_size = size;
+        for (size_t e = 0; e < w->count; e++) {
+            size_t i = hash(w->entry[e].tensor, w->entry[e].which, w->entry[e].bf16);
+            while (table[i & (size - 1)])
+                i++;
+            table[i & (size - 1)] = e + 1;
+        }
+    }
+    return EMBER_OK;
+}
+
+ember_status em_weights_need(struct em_weights *w, ember_tensor *t, enum em_pack which, bool bf16)
+{
+    if (find(w, t, which, bf16)) return EMBER_OK;
+    EM_TRY(index_entries(w));
+    EM_TRY(em_grow(&w->entry, &w->capacity, w->count + 1, sizeof *w->entry));
+    const size_t rows = t->dim[t->ndim - 2], columns = t->dim[t->ndim - 1];
+    struct packed *p = &w->entry[w->count];
+    *p = (struct packed){
+        .tensor = t, .which = which, .bf16 = bf16, .groups = t->ndim == 3 ? t->dim[0] : 1};
+    p->K = which == EM_PACK_NT ? columns : rows;
+    p->N = which == EM_PACK_NT ? rows : columns;
+    p->stride = em_gemm_packed_size(bf16 ? EM_GEMM_BF16 : EM_GEMM_F32, p->K, p->N);
+    size_t i = hash(t, which, bf16), total;
+    if (!em_mul_size(p->stride, p->groups, &total))
+        return em_fail(EMBER_E_NOMEM, "%s is too large to be packed",
+                       t->name ? t->name : "a weight");
+    while (w->table[i & (w->table_size - 1)])
+        i++;
+    w->table[i & (w->table_size - 1)] = ++w->count;
+    return EMBER_OK;
+}
+
+ember_status em_weights_allocate(struct em_weights *w)
+{
+    for (size_t i = 0; i < w->count; i++) {
+        struct packed *p = &w->entry[i];
+        if (!p->data && !(p->data = em_block_alloc(p->stride * p->groups))) return EMBER_E_NOMEM;
+    }
+    return EMBER_OK;
+}
+
+const void *em_weights_get(struct em_weights *w, ember_tensor *t, enum em_pack which, bool bf16,
+                           struct em_pool *pool)
+{
+    struct packed *p = find(w, t, which, bf16);
+    assert(p && p->data);
+    if (p->version == w->version) return p->data;
+    const size_t columns = t->dim[t->ndim - 1];
+    for (size_t g = 0; g < p->groups; g++) {
+        struct em_matrix b = {em_f32(t) + g * p->K * p->N, columns, 1};
+        if (which == EM_PACK_NT) b.row_stride = 1, b.col_stride = columns;
+        em_gemm_pack(bf16 ? EM_GEMM_BF16 : EM_GEMM_F32, p->K, p->N, b,
+                     (char *)p->data + g * p->stride, pool);
+    }
+    p->version = w->version;
+    return p->data;
+}
