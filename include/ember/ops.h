@@ -15,9 +15,12 @@
 extern "C" {
 #endif
 
-/** The batch's tokens looked up in `table` [V, D]: y [T, D]. */
+/**
+ * The batch's tokens looked up in `table` [V, D]: y [T, D]. Looking up row `frozen_row` gives that
+ * row no gradient (the padding token of models from elsewhere); -1: none.
+ */
 EMBER_API EMBER_CHECKED ember_status ember_embedding(ember_flow *flow, ember_tensor *table,
-                                                     ember_tensor **y);
+                                                     ptrdiff_t frozen_row, ember_tensor **y);
 
 /** The batch's `inputs` [T, D]. */
 EMBER_API EMBER_CHECKED ember_status ember_inputs(ember_flow *flow, size_t width, ember_tensor **y);
@@ -65,6 +68,11 @@ EMBER_API EMBER_CHECKED ember_status ember_activation(ember_flow *flow, ember_te
 EMBER_API EMBER_CHECKED ember_status ember_gated(ember_flow *flow, ember_tensor *g, ember_tensor *u,
                                                  ember_activation_kind kind, ember_tensor **y);
 
+/** y [.., H, K] = act(g) * u, one value of g [.., H] for each row of u: a gate per head. */
+EMBER_API EMBER_CHECKED ember_status ember_gate_rows(ember_flow *flow, ember_tensor *g,
+                                                     ember_tensor *u, ember_activation_kind kind,
+                                                     ember_tensor **y);
+
 /** y = a + b. */
 EMBER_API EMBER_CHECKED ember_status ember_add(ember_flow *flow, ember_tensor *a, ember_tensor *b,
                                                ember_tensor **y);
@@ -86,16 +94,18 @@ EMBER_API EMBER_CHECKED ember_status ember_reshape(ember_flow *flow, ember_tenso
 EMBER_API EMBER_CHECKED ember_status ember_columns(ember_flow *flow, ember_tensor *x, size_t begin,
                                                    size_t end, ember_tensor **y);
 
-/** Rotary positions. Su et al. 2021, arXiv:2104.09864. */
+/** Rotary positions. Su et al. 2021, arXiv:2104.09864. Pair i turns by position * theta^(-2i /
+ * rotary). */
 typedef struct ember_rope_options {
-    double theta;     /**< base of the frequencies */
-    size_t rotary;    /**< leading dimensions of a head that rotate; even; 0: all */
-    bool interleaved; /**< pairs (2i, 2i+1); otherwise (i, i + rotary/2) */
-    /** Llama-3 scaling when factor > 0: long wavelengths are divided by factor, smoothly between
-     * the two bounds. */
-    double factor, low_frequency_factor, high_frequency_factor, original_context;
-    /** linear (position interpolation) scaling when > 0: positions are divided by it */
-    double linear_factor;
+    double theta;        /**< base of the frequencies */
+    size_t rotary;       /**< leading dimensions of a head that rotate; even; 0: all */
+    size_t active_pairs; /**< pairs past this one stand still ("proportional"); 0: all rotary / 2
+                            turn */
+    bool interleaved;    /**< pairs (2i, 2i+1); otherwise (i, i + rotary/2) */
+    double factor;       /**< of positions: frequencies are divided by it (linear scaling); 0: 1 */
+    /** Llama-3: only long wavelengths are divided by `factor`, smoothly between two bounds. All >
+     * 0, or all 0. */
+    double low_frequency_factor, high_frequency_factor, original_context;
 } ember_rope_options;
 
 /** x [T, H, K] rotated by each token's position in its sequence (states included). */
