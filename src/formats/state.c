@@ -1,0 +1,361 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "formats/manifest.h"
+#include "formats/state.h"
+
+enum { KEEP = 2 };
+
+// ---- writing ----
+
+static void forget(struct em_state_writer *w)
+{
+    em_free(w->parent);
+    em_free(w->temporary);
+    em_free(w->final);
+    *w = (struct em_state_writer){0};
+}
+
+static ember_status make_folder(const char *path)
+{
+    if (em_io()->mkdir(path, 0777) != 0) return em_fail_errno(path, "cannot make the folder");
+    return EMBER_OK;
+}
+
+ember_status em_state_begin(const char *dir, uint64_t step, struct em_state_writer *w)
+{
+    struct em_state_writer s = {.step = step};
+    s.parent = em_path_join(dir, "training");
+    if (s.parent) s.final = em_asprintf("%s/step-%llu", s.parent, (unsigned long long)step);
+    if (s.final) s.temporary = em_asprintf("%s.tmp", s.final);
+    ember_status status = s.temporary ? EMBER_OK : EMBER_E_NOMEM;
+    if (status == EMBER_OK) status = em_make_directories(s.parent);
+    if (status == EMBER_OK) status = em_remove_tree(s.temporary);
+    if (status == EMBER_OK) status = make_folder(s.temporary);
+    if (status == EMBER_OK)
+        *w = s;
+    else
+        forget(&s);
+    return status;
+}
+
+char *em_state_file(const struct em_state_writer *w, const char *name)
+{
+    return em_path_join(w->temporary, name);
+}
+
+void em_state_abort(struct em_state_writer *w)
+{
+    if (w->temporary && em_remove_tree(w->temporary) != EMBER_OK) em_warn("%s", ember_last_error());
+    forget(w);
+}
+
+static ember_status read_and_verify(const char *folder, bool content, uint64_t *step)
+{
+    struct em_manifest m;
+    EM_TRY(em_manifest_read(folder, &m));
+    const ember_status status = em_manifest_verify(folder, &m, content);
+    *step = m.step;
+    em_manifest_deinit(&m);
+    return status;
+}
+
+// Renamed first: a folder that is half removed is then garbage by its name, and nobody reads it.
+static ember_status discard(const char *folder)
+{
+    char *garbage = em_asprintf("%s.tmp", folder);
+    if (!garbage) return EMBER_E_NOMEM;
+    ember_status status = em_remove_tree(garbage);
+    if (status == EMBER_OK && em_io()->rename(folder, garbage) != 0)
+        status = em_fail_errno(folder, "cannot rename");
+    if (status == EMBER_OK) status = em_remove_tree(garbage);
+    em_free(garbage);
+    return status;
+}
+
+// Room for the new state under its final name. One of the same step that is whole steps aside, and
+// stays until the new one is in place.
+static ember_status make_way(const struct em_state_writer *w)
+{
+    if (!em_path_exists(w->final)) return EMBER_OK;
+    uint64_t step;
+    if (read_and_verify(w->final, false, &step) != EMBER_OK) return discard(w->final);
+    char *old = em_asprintf("%s.old", w->final);
+    if (!old) return EMBER_E_NOMEM;
+    ember_status status = em_remove_tree(old);
+    if (status == EMBER_OK && em_io()->rename(w->final, old) != 0)
+        status = em_fail_errno(w->final, "cannot rename");
+    em_free(old);
+    return status;
+}
+
+static ember_status write_manifest(const struct em_state_writer *w)
+{
+    struct em_manifest m;
+    EM_TRY(em_manifest_scan(w->temporary, w->step, &m));
+    const ember_status status = em_manifest_write(w->temporary, &m);
+    em_manifest_deinit(&m);
+    return status;
+}
+
+static ember_status point_latest(const struct em_state_writer *w)
+{
+    char *path = em_path_join(w->parent, "LATEST"),
+         *line = em_asprintf("%s\n", em_path_base(w->final));
+    const ember_status status =
+        path && line ? em_write_file(path, line, strlen(line)) : EMBER_E_NOMEM;
+    em_free(path);
+    em_free(line);
+    return status;
+}
+
+// ---- finding ----
+
+struct found {
+    char *path;
+    uint64_t step;       // by the manifest, or by the name where that cannot be read
+    ember_status status; // of the manifest and the sizes
+    bool old;
+};
+
+struct list {
+    struct found *items;
+    size_t count, capacity;
+};
+
+static void list_deinit(struct list *l)
+{
+    for (size_t i = 0; i < l->count; i++)
+        em_free(l->items[i].path);
+    em_free(l->items);
+}
+
+enum kind { OTHER, STATE, OLD, GARBAGE };
+
+// step-N, step-N.old, or what a save or a removal left behind (step-*.tmp).
+static enum kind kind_of(const char *name, uint64_t *step)
+{
+    if (strncmp(name, "step-", 5) != 0) return OTHER;
+    const size_t length = strlen(name);
+    if (length > 4 && strcmp(name + length - 4, ".tmp") == 0) return GARBAGE;
+    const size_t digits = strspn(name + 5, "0123456789");
+    if (digits == 0 || digits > 19) return OTHER;
+    *step = strtoull(name + 5, NULL, 10);
+    if (name[5 + digits] == '\0') return STATE;
+    return strcmp(name + 5 + digits, ".old") == 0 ? OLD : OTHER;
+}
+
+// Newest first; of one step, the one that replaced the other.
+static int newest_first(const void *a, const void *b)
+{
+    const struct found *x = a, *y = b;
+    if (x->step != y->step) return x->step > y->step ? -1 : 1;
+    return (int)x->old - (int)y->old;
+}
+
+static ember_status consider(struct list *l, const char *parent, const char *name, bool clean)
+{
+    struct found f = {0};
+    const enum kind kind = kind_of(name, &f.step);
+    if (kind == OTHER || (kind == GARBAGE && !clean)) return EMBER_OK;
+    f.path = em_path_join(parent, name);
+    if (!f.path) return EMBER_E_NOMEM;
+    if (kind == GARBAGE) {
+        if (em_remove_tree(f.path) != EMBER_OK) em_warn("%s", ember_last_error());
+        em_free(f.path);
+        return EMBER_OK;
+    }
+    f.old = kind == OLD;
+    f.status = read_and_verify(f.path, false, &f.step);
+    const ember_status status = em_grow(&l->items, &l->capacity, l->count + 1, sizeof f);
+    if (status == EMBER_OK)
+        l->items[l->count++] = f;
+    else
+        em_free(f.path);
+    return status;
+}
+
+static ember_status list_states(const char *parent, bool clean, struct list *out)
+{
+    struct list l = {0};
+    char **names = NULL;
+    size_t count = 0;
+    ember_status status = em_list_directory(parent, &names, &count);
+    for (size_t i = 0; i < count && status == EMBER_OK; i++)
+        status = consider(&l, parent, names[i], clean);
+    em_names_free(names, count);
+    if (status != EMBER_OK) {
+        list_deinit(&l);
+        return status;
+    }
+    if (l.count) qsort(l.items, l.count, sizeof *l.items, newest_first);
+    *out = l;
+    return EMBER_OK;
+}
+
+// Whether a state's failure is its own, and not this process's (no memory) or a later Ember's.
+static bool is_damage(ember_status status)
+{
+    return status == EMBER_E_FORMAT || status == EMBER_E_IO || status == EMBER_E_RANGE;
+}
+
+static ember_status choose(const struct list *l, bool clean, char **path, uint64_t *step)
+{
+    for (size_t i = 0; i < l->count; i++) {
+        const struct found *f = &l->items[i];
+        uint64_t s;
+        const ember_status status = read_and_verify(f->path, true, &s);
+        if (status == EMBER_OK) {
+            *path = em_strdup(f->path);
+            *step = s;
+            return *path ? EMBER_OK : EMBER_E_NOMEM;
+        }
+        if (!is_damage(status)) return status;
+        em_note("%s is not whole and is skipped: %s", f->path, ember_last_error());
+        // An error of reading may pass; damage does not.
+        if (clean && status == EMBER_E_FORMAT && discard(f->path) != EMBER_OK)
+            em_warn("%s", ember_last_error());
+    }
+    return EMBER_OK;
+}
+
+static ember_status find(const char *dir, bool clean, char **path, uint64_t *step)
+{
+    char *parent = em_path_join(dir, "training"), *found = NULL;
+    if (!parent) return EMBER_E_NOMEM;
+    ember_status status = EMBER_OK;
+    uint64_t s = 0;
+    if (em_path_is_directory(parent)) {
+        struct list l;
+        status = list_states(parent, clean, &l);
+        if (status == EMBER_OK) {
+            status = choose(&l, clean, &found, &s);
+            list_deinit(&l);
+        }
+    }
+    em_free(parent);
+    if (status != EMBER_OK) return status;
+    *path = found;
+    *step = s;
+    return EMBER_OK;
+}
+
+ember_status em_state_find(const char *dir, char **path, uint64_t *step)
+{
+    return find(dir, false, path, step);
+}
+
+ember_status em_state_recover(const char *dir, char **path, uint64_t *step)
+{
+    return find(dir, true, path, step);
+}
+
+// ---- committing ----
+
+// Keeps the KEEP newest up to the state just written. Later ones, of a run that went back, stay:
+// the run is deterministic, so they are as good when it gets there. Sizes suffice here: hashes of
+// what this run wrote or resumed from were checked then, and reading gigabytes at every save is not
+// free.
+static ember_status prune(const struct em_state_writer *w)
+{
+    struct list l;
+    EM_TRY(list_states(w->parent, true, &l));
+    ember_status status = EMBER_OK;
+    size_t kept = 0;
+    for (size_t i = 0; i < l.count && status == EMBER_OK; i++) {
+        const struct found *f = &l.items[i];
+        bool keep;
+        if (f->status != EMBER_OK)
+            keep = f->status != EMBER_E_FORMAT;
+        else if (f->step > w->step)
+            keep = true;
+        else if (f->step == w->step && f->old)
+            keep = false;
+        else
+            keep = kept++ < KEEP;
+        if (!keep) status = discard(f->path);
+    }
+    list_deinit(&l);
+    return status;
+}
+
+ember_status em_state_commit(struct em_state_writer *w)
+{
+    if (!w->temporary) return em_fail(EMBER_E_STATE, "no training state has been begun");
+    ember_status status = write_manifest(w);
+    if (status == EMBER_OK) status = make_way(w);
+    if (status == EMBER_OK && em_io()->rename(w->temporary, w->final) != 0)
+        status = em_fail_errno(w->temporary, "cannot rename");
+    if (status == EMBER_OK) status = em_sync_directory(w->parent);
+    if (status == EMBER_OK) status = point_latest(w);
+    if (status != EMBER_OK) {
+        char message[1024]; // removing the temporary may fail too: the first reason is the one to
+                            // tell
+        strncpy(message, ember_last_error(), sizeof message - 1);
+        message[sizeof message - 1] = '\0';
+        em_state_abort(w);
+        return em_fail(status, "%s", message);
+    }
+    // The new state is safe: that an old one could not be removed does not undo it.
+    if (prune(w) != EMBER_OK) em_warn("%s", ember_last_error());
+    forget(w);
+    return EMBER_OK;
+}
+
+// ---- the model's own folder ----
+
+// By read() and not through a map: a bad sector is then a status and no signal.
+static ember_status copy_content(const char *from, int fd, struct em_file *to)
+{
+    enum { PIECE = 1 << 18 };
+    char *piece = em_alloc(PIECE);
+    if (!piece) return EMBER_E_NOMEM;
+    ember_status status = EMBER_OK;
+    while (status == EMBER_OK) {
+        const ssize_t n = em_io()->read(fd, piece, PIECE);
+        if (n == 0) break;
+        if (n > 0)
+            status = em_file_write(to, piece, (size_t)n);
+        else if (errno != EINTR)
+            status = em_fail_errno(from, "cannot read");
+    }
+    em_free(piece);
+    return status;
+}
+
+static ember_status copy_file(const char *from, const char *to)
+{
+    const int fd = em_io()->open(from, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0) return em_fail_errno(from, "cannot open");
+    struct em_file f;
+    ember_status status = em_file_create(to, &f);
+    if (status == EMBER_OK) {
+        status = copy_content(from, fd, &f);
+        if (status == EMBER_OK)
+            status = em_file_commit(&f);
+        else
+            em_file_abort(&f);
+    }
+    em_io()->close(fd);
+    return status;
+}
+
+ember_status em_publish_files(const char *from, const char *to, const char *const *names,
+                              size_t count)
+{
+    EM_TRY(em_make_directories(to));
+    for (size_t i = 0; i < count; i++) {
+        char *source = em_path_join(from, names[i]), *target = em_path_join(to, names[i]);
+        ember_status status = source && target ? EMBER_OK : EMBER_E_NOMEM;
+        if (status == EMBER_OK && em_path_exists(source)) status = copy_file(source, target);
+        em_free(source);
+        em_free(target);
+        EM_TRY(status);
+    }
+    return EMBER_OK;
+}
