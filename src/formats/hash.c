@@ -15,6 +15,15 @@ uint64_t em_hash_bytes(const void *p, size_t n)
     return XXH3_64bits(p, n);
 }
 
+static ember_status sync_file(const char *path, int fd)
+{
+    int failed;
+    do
+        failed = em_io()->fsync(fd);
+    while (failed && errno == EINTR);
+    return failed ? em_fail_errno(path, "cannot fsync") : EMBER_OK;
+}
+
 static ember_status hash_open_file(const char *path, int fd, XXH3_state_t *state, char *piece,
                                    struct em_file_hash *out)
 {
@@ -38,7 +47,10 @@ ember_status em_hash_file(const char *path, bool sync, struct em_file_hash *out)
     ember_status status = EMBER_E_NOMEM;
     if (state && piece) {
         XXH3_64bits_reset(state);
-        const int fd = em_io()->open(path, O_RDONLY | O_CLOEXEC, 0);
+        int fd;
+        do
+            fd = em_io()->open(path, O_RDONLY | O_CLOEXEC, 0);
+        while (fd < 0 && errno == EINTR);
         struct stat s;
         if (fd < 0)
             status = em_fail_errno(path, "cannot open");
@@ -46,10 +58,9 @@ ember_status em_hash_file(const char *path, bool sync, struct em_file_hash *out)
             status = em_fail_errno(path, "cannot stat");
         else if (!S_ISREG(s.st_mode))
             status = em_fail(EMBER_E_FORMAT, "%s: expected a regular file", path);
-        else if (sync && em_io()->fsync(fd) != 0)
-            status = em_fail_errno(path, "cannot fsync");
         else
-            status = hash_open_file(path, fd, state, piece, out);
+            status = sync ? sync_file(path, fd) : EMBER_OK;
+        if (status == EMBER_OK) status = hash_open_file(path, fd, state, piece, out);
         // Nothing was written through this descriptor, so its close has nothing to report.
         if (fd >= 0) em_io()->close(fd);
     }

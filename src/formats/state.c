@@ -330,7 +330,10 @@ static ember_status copy_content(const char *from, int fd, struct em_file *to)
 
 static ember_status copy_file(const char *from, const char *to)
 {
-    const int fd = em_io()->open(from, O_RDONLY | O_CLOEXEC, 0);
+    int fd;
+    do
+        fd = em_io()->open(from, O_RDONLY | O_CLOEXEC, 0);
+    while (fd < 0 && errno == EINTR);
     if (fd < 0) return em_fail_errno(from, "cannot open");
     struct em_file f;
     ember_status status = em_file_create(to, &f);

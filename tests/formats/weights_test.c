@@ -27,7 +27,9 @@ static void put_tensors(const void *folder, const char *file, const char *names)
         snprintf(text[n], sizeof text[n], "%c", names[n]);
         t[n] = (struct em_st_output){text[n], two, values + n, 1, EM_ST_F32};
     }
-    assert_int_equal(em_safetensors_write(in_folder(folder, file), &(struct em_st_write){.tensors = t, .count = n}), EMBER_OK);
+    assert_int_equal(em_safetensors_write(in_folder(folder, file),
+                                          &(struct em_st_write){.tensors = t, .count = n}),
+                     EMBER_OK);
 }
 
 static void refuses(const void *folder, ember_status expected, const char *says)
@@ -67,7 +69,9 @@ static void a_folder_with_one_file_opens(void **state)
     // The file itself, and a folder whose only file has another name.
     assert_int_equal(em_weights_open(in_folder(*state, "model.safetensors"), &w), EMBER_OK);
     em_weights_close(w);
-    assert_int_equal(rename(in_folder(*state, "model.safetensors"), in_folder(*state, "adapter.safetensors")), 0);
+    assert_int_equal(
+        rename(in_folder(*state, "model.safetensors"), in_folder(*state, "adapter.safetensors")),
+        0);
     assert_int_equal(em_weights_open(*state, &w), EMBER_OK);
     em_weights_close(w);
 }
@@ -77,8 +81,11 @@ static void shards_are_one_set_of_tensors(void **state)
     put_tensors(*state, "model-00001-of-00002.safetensors", "bd");
     put_tensors(*state, "model-00002-of-00002.safetensors", "ac");
     put_tensors(*state, "model.safetensors", "x"); // the index goes before it
-    put_file(*state, INDEX, "{\"metadata\":{\"total_size\":32},\"weight_map\":{\"a\":\"model-00002-of-00002.safetensors\",\"b\":\"model-00001-of-00002.safetensors\","
-                            "\"c\":\"model-00002-of-00002.safetensors\",\"d\":\"model-00001-of-00002.safetensors\"}}");
+    put_file(
+        *state, INDEX,
+        "{\"metadata\":{\"total_size\":32},\"weight_map\":{\"a\":\"model-00002-of-00002."
+        "safetensors\",\"b\":\"model-00001-of-00002.safetensors\","
+        "\"c\":\"model-00002-of-00002.safetensors\",\"d\":\"model-00001-of-00002.safetensors\"}}");
     struct em_weights *w;
     assert_int_equal(em_weights_open(*state, &w), EMBER_OK);
     assert_int_equal(em_weights_count(w), 4);
@@ -97,9 +104,13 @@ static void an_index_that_lies_is_refused(void **state)
     refuses(*state, EMBER_E_FORMAT, "shard 3.safetensors is missing");
     put_file(*state, INDEX, "{\"weight_map\":{\"a\":\"1.safetensors\",\"z\":\"2.safetensors\"}}");
     refuses(*state, EMBER_E_FORMAT, "tensor z is missing from 2.safetensors");
-    put_file(*state, INDEX, "{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"1.safetensors\",\"c\":\"2.safetensors\"}}");
-    refuses(*state, EMBER_E_FORMAT, "tensor b is placed in 1.safetensors, but also in 2.safetensors");
-    static const char *const outside[] = {"../1.safetensors", "/etc/passwd", "x/1.safetensors", "..\\\\1.safetensors", "..", ".", ""};
+    put_file(*state, INDEX,
+             "{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"1.safetensors\",\"c\":\"2."
+             "safetensors\"}}");
+    refuses(*state, EMBER_E_FORMAT,
+            "tensor b is placed in 1.safetensors, but also in 2.safetensors");
+    static const char *const outside[] = {
+        "../1.safetensors", "/etc/passwd", "x/1.safetensors", "..\\\\1.safetensors", "..", ".", ""};
     for (size_t i = 0; i < sizeof outside / sizeof *outside; i++) {
         char text[256];
         snprintf(text, sizeof text, "{\"weight_map\":{\"a\":\"%s\"}}", outside[i]);
@@ -147,15 +158,15 @@ static void what_a_folder_has_instead_of_weights_is_said(void **state)
 
 static void running_out_of_memory_is_a_status(void **state)
 {
-    put_tensors(*state, "1.safetensors", "ab");
-    put_file(*state, INDEX, "{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"1.safetensors\"}}");
+    put_tensors(*state, "model.safetensors", "ab");
     struct em_weights *w;
     size_t n = 0;
     for (ember_status status = EMBER_E_NOMEM; status != EMBER_OK;) {
         em_alloc_fail_at(++n, 0);
         status = em_weights_open(*state, &w);
         em_alloc_fail_at(0, 0);
-        if (status != EMBER_OK) assert_int_equal(status, EMBER_E_NOMEM);
+        if (status != EMBER_OK && status != EMBER_E_NOMEM)
+            fail_msg("%zu: %s", n, ember_last_error());
         assert_true(n < 1000);
     }
     assert_true(n > 10);
@@ -168,9 +179,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_folder_with_one_file_opens, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(shards_are_one_set_of_tensors, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(an_index_that_lies_is_refused, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(tensors_outside_the_index_are_told, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(what_a_folder_has_instead_of_weights_is_said, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(running_out_of_memory_is_a_status, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(tensors_outside_the_index_are_told, make_folder,
+                                        remove_folder),
+        cmocka_unit_test_setup_teardown(what_a_folder_has_instead_of_weights_is_said, make_folder,
+                                        remove_folder),
+        cmocka_unit_test_setup_teardown(running_out_of_memory_is_a_status, make_folder,
+                                        remove_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
