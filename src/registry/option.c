@@ -6,7 +6,7 @@
 #include "base/alloc.h"
 #include "registry/registry.h"
 
-static const char *json_type(const json_t *v)
+static const char *type_of(const json_t *v)
 {
     switch (json_typeof(v)) {
     case JSON_OBJECT: return "an object";
@@ -53,7 +53,7 @@ static ember_status read_number(const ember_option *o, const json_t *v, const ch
 {
     if (!json_is_number(v) || (o->type == EMBER_OPTION_SIZE && !json_is_integer(v)))
         return em_fail(EMBER_E_CONFIG, "%s.%s has to be %s, not %s", where, o->name,
-                       o->type == EMBER_OPTION_SIZE ? "an integer" : "a number", json_type(v));
+                       o->type == EMBER_OPTION_SIZE ? "an integer" : "a number", type_of(v));
     *out = json_number_value(v);
     return *out >= o->min && *out <= o->max ? EMBER_OK : out_of_range(o, where, *out);
 }
@@ -63,7 +63,7 @@ static ember_status read_choice(const ember_option *o, const json_t *v, const ch
     const char *text = json_string_value(v), *choice;
     if (!text)
         return em_fail(EMBER_E_CONFIG, "%s.%s has to be a string, not %s", where, o->name,
-                       json_type(v));
+                       type_of(v));
     for (int i = 0;; i++) {
         const size_t n = choice_at(o->text, i, &choice);
         if (!n) break;
@@ -85,7 +85,7 @@ static ember_status read_option(const ember_option *o, const json_t *v, const ch
     case EMBER_OPTION_BOOL:
         if (!json_is_boolean(v))
             return em_fail(EMBER_E_CONFIG, "%s.%s has to be true or false, not %s", where, o->name,
-                           json_type(v));
+                           type_of(v));
         *(bool *)field = json_is_true(v);
         break;
     case EMBER_OPTION_SIZE:
@@ -104,21 +104,21 @@ static ember_status read_option(const ember_option *o, const json_t *v, const ch
     case EMBER_OPTION_STRING:
         if (!json_is_string(v))
             return em_fail(EMBER_E_CONFIG, "%s.%s has to be a string, not %s", where, o->name,
-                           json_type(v));
+                           type_of(v));
         *(const char **)field = json_string_value(v);
         break;
     case EMBER_OPTION_COMPONENT:
         if (!json_is_object(v) && !json_is_string(v))
             return em_fail(EMBER_E_CONFIG,
                            "%s.%s has to be a %s: an object with a \"type\", or its name, not %s",
-                           where, o->name, ember_kind_name((ember_kind)o->kind), json_type(v));
+                           where, o->name, ember_kind_name((ember_kind)o->kind), type_of(v));
         *(const ember_config **)field = em_json_config(v);
         break;
     case EMBER_OPTION_COMPONENTS:
         if (!json_is_array(v))
             return em_fail(EMBER_E_CONFIG,
                            "%s.%s has to be a list of components of kind %s, not %s", where,
-                           o->name, ember_kind_name((ember_kind)o->kind), json_type(v));
+                           o->name, ember_kind_name((ember_kind)o->kind), type_of(v));
         *(const ember_config **)field = em_json_config(v);
         break;
     }
@@ -202,7 +202,7 @@ ember_status em_options_read(const ember_option *options, const json_t *object, 
         EM_TRY(preset(o, (char *)out + o->offset));
     if (!object || json_is_string(object)) return EMBER_OK;
     if (!json_is_object(object))
-        return em_fail(EMBER_E_CONFIG, "%s has to be an object, not %s", where, json_type(object));
+        return em_fail(EMBER_E_CONFIG, "%s has to be an object, not %s", where, type_of(object));
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)object, key, value)
