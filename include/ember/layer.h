@@ -128,7 +128,8 @@ typedef struct ember_flow ember_flow;   /**< a pass being recorded: batch, state
 
 /** What a router returns, and a combiner takes. See <ember/ops.h>. */
 typedef struct ember_routing {
-    size_t n_experts, k;
+    size_t n_experts;      /**< E; set before a router is asked */
+    size_t k;              /**< choices of each token */
     ember_tensor *weights; /**< [T, K] f32 */
     ember_tensor *indices; /**< [T, K] i32, each in [0, E) */
     ember_tensor *plan;    /**< made by ember_dispatch(): rows sorted by expert */
@@ -136,8 +137,13 @@ typedef struct ember_routing {
 
 /** Properties that a component cannot hold. Causal models refuse what declares one. */
 enum {
-    EMBER_NOT_CAUSAL = 1, /**< a token's output depends on later tokens */
-    EMBER_MIXES_BATCH = 2 /**< a sequence's output depends on the other sequences of the batch */
+    EMBER_NOT_CAUSAL = 1,  /**< a token's output depends on later tokens */
+    EMBER_MIXES_BATCH = 2, /**< a sequence's output depends on the other sequences of the batch */
+    /**
+     * forward() is made of ember_linear() and elementwise operations alone: alike experts of this
+     * type run as one grouped product (their parameters get a leading dimension of experts).
+     */
+    EMBER_GROUPABLE = 4
 };
 
 /** A component's descriptor: const, one per file. */
@@ -192,7 +198,20 @@ EMBER_API EMBER_CHECKED ember_status ember_child(ember_build *build, const char 
                                                  ember_kind kind, const ember_config *config,
                                                  ember_layer **child);
 
-/** As ember_child for the i-th of a list; `count` members; NULL list: 0. */
+/**
+ * As ember_child, for `n` alike experts of an EMBER_GROUPABLE type: one layer whose parameters have
+ * the experts as their first dimension. Run it between ember_experts_begin() and
+ * ember_experts_end().
+ */
+EMBER_API EMBER_CHECKED ember_status ember_child_group(ember_build *build, const char *name,
+                                                       const ember_config *config, size_t n,
+                                                       ember_layer **child);
+/** Whether the channel mixer that `config` names is EMBER_GROUPABLE. */
+EMBER_API EMBER_CHECKED ember_status ember_config_groupable(ember_build *build,
+                                                            const ember_config *config,
+                                                            bool *groupable);
+
+/** A list of configs: its length (0 for NULL), and its i-th member. */
 EMBER_API size_t ember_config_count(const ember_config *list);
 EMBER_API const ember_config *ember_config_at(const ember_config *list, size_t i);
 

@@ -174,13 +174,22 @@ EMBER_API EMBER_CHECKED ember_status ember_route_topk(ember_flow *flow, ember_te
 EMBER_API EMBER_CHECKED ember_status ember_dispatch(ember_flow *flow, ember_routing *routing);
 
 /**
- * y [T*K, N], in the plan's order: each row times its expert's matrix, w [E, N, M]. x is [T, M]
- * (rows are gathered by the plan) when `gather`, else [T*K, M] already in the plan's order.
+ * y [T*K, N], in the plan's order: each row times its expert's matrix, w [E, N, M], plus bias [E,
+ * N] or NULL. x is [T, M] (rows are gathered by the plan) when `gather`, else [T*K, M] already in
+ * the plan's order.
  */
 EMBER_API EMBER_CHECKED ember_status ember_grouped_linear(ember_flow *flow, ember_tensor *x,
-                                                          ember_tensor *w,
+                                                          ember_tensor *w, ember_tensor *bias,
                                                           const ember_routing *routing, bool gather,
                                                           ember_tensor **y);
+
+/**
+ * Until ember_experts_end(), ember_linear() with weights [E, N, M] is ember_grouped_linear() by
+ * `routing`; x [T, M] itself is gathered, what was computed from it is in the plan's order already.
+ */
+EMBER_API void ember_experts_begin(ember_flow *flow, const ember_routing *routing,
+                                   const ember_tensor *x);
+EMBER_API void ember_experts_end(ember_flow *flow);
 
 /** The rows of x [T, M] that the plan gives to `expert`: y [n, M], n known at run time. */
 EMBER_API EMBER_CHECKED ember_status ember_expert_rows(ember_flow *flow, ember_tensor *x,

@@ -101,6 +101,24 @@ void em_flow_region_end(ember_flow *flow)
     flow->region = -1;
 }
 
+void ember_experts_begin(ember_flow *flow, const ember_routing *routing, const ember_tensor *x)
+{
+    flow->experts = routing;
+    flow->experts_input = x;
+}
+
+void ember_experts_end(ember_flow *flow)
+{
+    flow->experts = NULL;
+    flow->experts_input = NULL;
+}
+
+const ember_routing *em_flow_experts(const ember_flow *flow, const ember_tensor *x, bool *gather)
+{
+    *gather = x == flow->experts_input;
+    return flow->experts;
+}
+
 ember_status em_flow_router(ember_flow *flow, const struct em_router_record *record)
 {
     struct em_program *p = flow->program;

@@ -37,12 +37,15 @@ void em_flow_leave(ember_flow *flow, const char *before);
 ember_status em_flow_region_begin(ember_flow *flow) EMBER_CHECKED;
 void em_flow_region_end(ember_flow *flow);
 const struct em_program_options *em_flow_options(const ember_flow *flow);
+// The routing whose experts run now (NULL: none), and whether x has to be gathered by it.
+const ember_routing *em_flow_experts(const ember_flow *flow, const ember_tensor *x, bool *gather);
 
 // Routers seen while recording, for balancing and reports. Kept after a forward.
 struct em_router_record {
     const char *layer;
     ember_routing routing;
     ember_tensor *logits, *bias; // bias: the selection bias, NULL without one
+    float bias_rate;             // of the update without loss
     ember_tensor *stats; // [4] f32: aux loss, z loss, mean token entropy / log E, marginal entropy
                          // / log E (unscaled)
 };

@@ -37,7 +37,9 @@ struct step {
 struct ember_flow {
     struct em_program *program;
     const char *layer;
-    int region, regions; // the open one (-1) and how many there were
+    int region, regions;          // the open one (-1) and how many there were
+    const ember_routing *experts; // between ember_experts_begin and _end
+    const ember_tensor *experts_input;
 };
 
 struct em_program {
