@@ -1,0 +1,369 @@
+// The driver of matrix multiplication: C is cut into blocks of rows and columns, each a task of one
+// parallel region over all groups.
+//
+// A task walks K in blocks (sums of a block go through the thread's scratch, exactly, so blocking
+// does not show in results), packs its rows of A where the kernel wants that, and lets tiles run
+// down the rows for one panel of B after the other: the panel stays in L2 while the rows pass.
+#include "kernels/gemm.h"
+
+#include <assert.h>
+
+#include "base/alloc.h"
+#include "base/threads.h"
+#include "kernels/gemm_priv.h"
+
+enum {
+    A_ROW_BYTES = EM_GEMM_KC * 4,
+    A_BYTES =
+        EM_GEMM_MC * (A_ROW_BYTES + 64), // a line more per row: rows 2 KiB apart share L1 sets
+    SUMS_BYTES = EM_GEMM_MC * EM_GEMM_NC * 4,
+    PANEL_BYTES = 384 * 1024, // of B, to stay in L2 beside A
+    SMALL_WORK = 1 << 17,     // multiply-adds that are not worth waking another thread
+    TASKS_PER_THREAD = 4,     // so that a thread that loses its core leaves little behind
+};
+
+struct workspace {
+    _Alignas(128) char a[A_BYTES]; // 128: no two threads in one pair of lines
+    float sums[EM_GEMM_MC * EM_GEMM_NC];
+    size_t block; // whose rows `a` holds, to pack them once for neighbouring column blocks; 0: none
+};
+
+struct job {
+    const struct em_gemm_set *set;
+    size_t M, N, K;
+    size_t groups;          // 0: one product, M x N x K
+    const int32_t *offsets; // of the groups in M, or in K
+    bool groups_in_k;
+    struct em_matrix a;
+    const int32_t *a_rows;
+    const char *b;
+    size_t b_stride; // bytes to the next group's operand
+    float *c;
+    size_t c_stride, c_group_stride;
+    struct em_gemm_epilogue e;
+    size_t block_rows, column_blocks; // of a task
+    struct workspace *workspace;
+};
+
+// One group's product.
+struct part {
+    size_t M, K;
+    const float *a; // first element
+    const int32_t *a_rows;
+    const char *b;
+    float *c;
+    const float *bias, *residual;
+};
+
+static size_t ceil_div(size_t a, size_t b)
+{
+    return a / b + (a % b != 0);
+}
+
+static size_t row_blocks(const struct job *j, size_t M)
+{
+    return ceil_div(M, j->block_rows);
+}
+
+static size_t group_rows(const struct job *j, size_t g)
+{
+    if (j->groups == 0 || j->groups_in_k) return j->M;
+    return (size_t)(j->offsets[g + 1] - j->offsets[g]);
+}
+
+static struct part part_of(const struct job *j, size_t g)
+{
+    struct part p = {.M = j->M,
+                     .K = j->K,
+                     .a = j->a.data,
+                     .a_rows = j->a_rows,
+                     .b = j->b,
+                     .c = j->c,
+                     .bias = j->e.bias,
+                     .residual = j->e.residual};
+    if (j->groups == 0) return p;
+    const size_t at = (size_t)j->offsets[g], count = (size_t)j->offsets[g + 1] - at;
+    if (p.bias) p.bias += g * j->e.bias_group_stride;
+    if (j->groups_in_k) {
+        p.K = count;
+        p.a += at * j->a.col_stride;
+        p.b += em_gemm_group_step(j->set, j->offsets, g) * em_gemm_row_cells(j->set, j->N) *
+               sizeof(uint32_t);
+        p.c += g * j->c_group_stride;
+        return p;
+    }
+    p.M = count;
+    if (p.a_rows)
+        p.a_rows += at;
+    else
+        p.a += at * j->a.row_stride;
+    p.b += g * j->b_stride;
+    p.c += at * j->c_stride;
+    if (p.residual) p.residual += at * j->e.residual_stride;
+    return p;
+}
+
+// Steps of K that a block of `rows` rows takes at once: while packed rows fit into the workspace
+// and, when more than one tile of rows reads it, the panel into L2.
+static size_t k_steps(const struct em_gemm_set *s, size_t rows)
+{
+    size_t steps = (A_BYTES / rows - 128) / s->a_step_bytes;
+    if (rows > s->mr && steps > PANEL_BYTES / (s->nr * sizeof(uint32_t)))
+        steps = PANEL_BYTES / (s->nr * sizeof(uint32_t));
+    const size_t least = A_ROW_BYTES / s->a_step_bytes;
+    return steps > least ? steps : least;
+}
+
+// Where rows m .. m + count of A begin at value k, for the kernels.
+static void find_rows(const struct job *j, const struct part *p, size_t m, size_t count, size_t k,
+                      const void **row)
+{
+    for (size_t i = 0; i < count; i++) {
+        const size_t at = p->a_rows ? (size_t)p->a_rows[m + i] : m + i;
+        row[i] = p->a + at * j->a.row_stride + k * j->a.col_stride;
+    }
+}
+
+// The same after packing them; `keep` names the block when all of its K fits.
+static void pack_rows(const struct job *j, const struct part *p, size_t m, size_t count, size_t k,
+                      size_t k_count, const void **row, struct workspace *w, size_t keep)
+{
+    const struct em_gemm_set *s = j->set;
+    const size_t stride = ((em_gemm_steps(s, k_count) * s->a_step_bytes + 63) & ~(size_t)63) + 64;
+    assert(count * stride <= sizeof w->a);
+    if (w->block == 0 || w->block != keep) {
+        if (j->a.col_stride == 1) {
+            const float *from[EM_GEMM_MC];
+            for (size_t i = 0; i < count; i++)
+                from[i] = row[i];
+            s->pack_a_rows(w->a, stride, from, count, k_count);
+        } else {
+            s->pack_a_cols(w->a, stride, p->a + m + k * j->a.col_stride, j->a.col_stride, count,
+                           k_count);
+        }
+    }
+    w->block = keep;
+    for (size_t i = 0; i < count; i++)
+        row[i] = w->a + i * stride;
+}
+
+// Rows m .. m + rows and panels first .. last of one group's C.
+static void block(const struct job *j, const struct part *p, size_t m, size_t rows, size_t first,
+                  size_t last, struct workspace *w, size_t name)
+{
+    const struct em_gemm_set *s = j->set;
+    const size_t steps = em_gemm_steps(s, p->K), n0 = first * s->nr;
+    const size_t at_once = k_steps(s, rows), tiles = ceil_div(rows, s->mr);
+    const bool in_place = s->a_in_place && j->a.col_stride == 1;
+    size_t done = 0;
+    do {
+        const size_t now = steps - done < at_once ? steps - done : at_once;
+        const size_t k = done * s->k_per_step;
+        const bool ends = done + now == steps;
+        const void *row[EM_GEMM_MC];
+        find_rows(j, p, m, rows, k, row);
+        if (!in_place) {
+            const size_t k_count = ends ? p->K - k : now * s->k_per_step;
+            pack_rows(j, p, m, rows, k, k_count, row, w, now == steps ? name : 0);
+        }
+        for (size_t panel = first; panel < last; panel++) {
+            const size_t n = panel * s->nr, cols = j->N - n < s->nr ? j->N - n : s->nr;
+            const size_t width = em_gemm_width(s, cols), index = em_gemm_width_index(s, cols);
+            const char *b = p->b + (n * steps + done * width) * sizeof(uint32_t);
+            for (size_t i = 0; i < tiles; i++) {
+                // Tiles of nearly equal height: all of them keep enough sums in flight.
+                const size_t r = i * rows / tiles, r_end = (i + 1) * rows / tiles;
+                struct em_gemm_tile t = {.a = row + r,
+                                         .b = b,
+                                         .steps = now,
+                                         .sums = w->sums + r * EM_GEMM_NC + (n - n0),
+                                         .sums_stride = EM_GEMM_NC,
+                                         .scale = j->e.scale,
+                                         .accumulate = j->e.accumulate};
+                if (done) t.start = t.sums;
+                if (ends) {
+                    t.c = p->c + (m + r) * j->c_stride + n;
+                    t.c_stride = j->c_stride;
+                    t.bias = p->bias ? p->bias + n : NULL;
+                    t.residual_stride = j->e.residual_stride;
+                    if (p->residual) t.residual = p->residual + (m + r) * j->e.residual_stride + n;
+                }
+                float *const c = t.c;
+                if (cols < width) t.c = NULL;
+                s->tile[r_end - r - 1][index](&t);
+                if (c && cols < width) {
+                    t.c = c;
+                    s->finish(&t, r_end - r, cols);
+                }
+            }
+        }
+        done += now;
+    } while (done < steps);
+}
+
+static void tasks(void *arg, size_t begin, size_t end, unsigned thread)
+{
+    const struct job *j = arg;
+    const struct em_gemm_set *s = j->set;
+    struct workspace *w = j->workspace + thread;
+    const size_t groups = j->groups ? j->groups : 1, panels = em_gemm_panels(s, j->N);
+    size_t before = 0; // tasks of the groups before g
+    for (size_t g = 0; g < groups && before < end; g++) {
+        const size_t blocks = row_blocks(j, group_rows(j, g)), count = blocks * j->column_blocks;
+        size_t i = begin > before ? begin - before : 0;
+        if (i < count) {
+            const struct part p = part_of(j, g);
+            const size_t units = ceil_div(p.M, s->mr);
+            for (; i < count && before + i < end; i++) {
+                const size_t r = i / j->column_blocks, c = i % j->column_blocks;
+                const size_t m = r * units / blocks * s->mr;
+                const size_t m_next = (r + 1) * units / blocks * s->mr;
+                block(j, &p, m, (m_next < p.M ? m_next : p.M) - m, c * panels / j->column_blocks,
+                      (c + 1) * panels / j->column_blocks, w, before + i - c + 1);
+            }
+        }
+        before += count;
+    }
+}
+
+// Cuts the work into tasks and runs them.
+static void run(struct job *j, const struct em_gemm_epilogue *e, size_t total_rows, size_t total_k,
+                struct em_gemm_scratch *scratch, struct em_pool *pool)
+{
+    assert(j->a.row_stride == 1 || j->a.col_stride == 1);
+    assert((uintptr_t)j->b % 64 == 0 && (uintptr_t)scratch->data % 64 == 0);
+    if (total_rows == 0 || j->N == 0) return;
+    if (e) j->e = *e;
+    if (j->e.scale == 0) j->e.scale = 1;
+    const struct em_gemm_set *s = j->set;
+    const size_t work = total_rows * j->N * (total_k ? total_k : 1);
+    const unsigned threads = work <= SMALL_WORK ? 1 : em_pool_threads(pool);
+    assert(scratch->bytes >= em_gemm_scratch_size(threads));
+    j->workspace = scratch->data;
+    for (unsigned i = 0; i < threads; i++)
+        j->workspace[i].block = 0;
+
+    const size_t panels = em_gemm_panels(s, j->N), groups = j->groups ? j->groups : 1;
+    const size_t wanted = threads == 1 ? 1 : (size_t)threads * TASKS_PER_THREAD;
+    size_t blocks = ceil_div(total_rows, EM_GEMM_MC);
+    j->block_rows = EM_GEMM_MC;
+    if (blocks * panels < wanted) { // narrow: cut rows shorter, but not below two tiles
+        const size_t tiles = ceil_div(ceil_div(total_rows, ceil_div(wanted, panels)), s->mr);
+        j->block_rows = (tiles > 2 ? tiles : 2) * s->mr;
+        if (j->block_rows > EM_GEMM_MC) j->block_rows = EM_GEMM_MC;
+        blocks = ceil_div(total_rows, j->block_rows);
+    }
+    const size_t least = ceil_div(panels, EM_GEMM_NC / s->nr);
+    j->column_blocks = ceil_div(wanted, blocks);
+    if (j->column_blocks > panels) j->column_blocks = panels;
+    if (j->column_blocks < least) j->column_blocks = least;
+
+    size_t count = 0;
+    for (size_t g = 0; g < groups; g++)
+        count += row_blocks(j, group_rows(j, g)) * j->column_blocks;
+    if (threads == 1)
+        tasks(j, 0, count, 0);
+    else
+        em_parallel(pool, count, 1, tasks, j);
+}
+
+size_t em_gemm_scratch_size(unsigned threads)
+{
+    return (threads ? threads : 1) * sizeof(struct workspace);
+}
+
+// The workspaces, and packed operands behind them.
+static size_t with_packed(unsigned threads, size_t packed)
+{
+    size_t bytes;
+    return em_add_size(em_gemm_scratch_size(threads), packed, &bytes) ? bytes : SIZE_MAX;
+}
+
+size_t em_gemm_unpacked_scratch_size(enum em_gemm_type type, size_t N, size_t K, unsigned threads)
+{
+    return with_packed(threads, em_gemm_packed_size(type, K, N));
+}
+
+size_t em_gemm_grouped_grad_scratch_size(enum em_gemm_type type, size_t groups, size_t rows,
+                                         size_t N, unsigned threads)
+{
+    return with_packed(threads, em_gemm_groups_size(em_gemm_set(type), groups, rows, N));
+}
+
+void em_gemm_packed(enum em_gemm_type type, size_t M, size_t N, size_t K, struct em_matrix a,
+                    const void *packed_b, float *c, size_t c_stride,
+                    const struct em_gemm_epilogue *e, struct em_gemm_scratch *scratch,
+                    struct em_pool *pool)
+{
+    struct job j = {.set = em_gemm_set(type),
+                    .M = M,
+                    .N = N,
+                    .K = K,
+                    .a = a,
+                    .b = packed_b,
+                    .c = c,
+                    .c_stride = c_stride};
+    run(&j, e, M, K, scratch, pool);
+}
+
+void em_gemm(enum em_gemm_type type, size_t M, size_t N, size_t K, struct em_matrix a,
+             struct em_matrix b, float *c, size_t c_stride, const struct em_gemm_epilogue *e,
+             struct em_gemm_scratch *scratch, struct em_pool *pool)
+{
+    const size_t at = em_gemm_scratch_size(em_pool_threads(pool));
+    assert(scratch->bytes >= em_gemm_unpacked_scratch_size(type, N, K, em_pool_threads(pool)));
+    void *packed = (char *)scratch->data + at;
+    em_gemm_pack(type, K, N, b, packed, pool);
+    em_gemm_packed(type, M, N, K, a, packed, c, c_stride, e, scratch, pool);
+}
+
+void em_gemm_grouped(enum em_gemm_type type, size_t groups, const int32_t *offsets, size_t N,
+                     size_t K, struct em_matrix a, const int32_t *a_rows, const void *packed_b,
+                     size_t packed_stride, float *c, size_t c_stride,
+                     const struct em_gemm_epilogue *e, struct em_gemm_scratch *scratch,
+                     struct em_pool *pool)
+{
+    assert(!a_rows || a.col_stride == 1);
+    assert(packed_stride % 64 == 0);
+    if (groups == 0) return;
+    struct job j = {.set = em_gemm_set(type),
+                    .N = N,
+                    .K = K,
+                    .groups = groups,
+                    .offsets = offsets,
+                    .a = a,
+                    .a_rows = a_rows,
+                    .b = packed_b,
+                    .b_stride = packed_stride,
+                    .c = c,
+                    .c_stride = c_stride};
+    run(&j, e, (size_t)(offsets[groups] - offsets[0]), K, scratch, pool);
+}
+
+void em_gemm_grouped_grad(enum em_gemm_type type, size_t groups, const int32_t *offsets, size_t M,
+                          size_t N, const float *dy, size_t dy_stride, const float *x,
+                          size_t x_stride, const int32_t *x_rows, float *c, size_t c_stride,
+                          size_t c_group_stride, const struct em_gemm_epilogue *e,
+                          struct em_gemm_scratch *scratch, struct em_pool *pool)
+{
+    assert(!e || !e->residual);
+    if (groups == 0 || M == 0 || N == 0) return;
+    const struct em_gemm_set *set = em_gemm_set(type);
+    const size_t rows = (size_t)(offsets[groups] - offsets[0]);
+    assert(scratch->bytes >=
+           em_gemm_grouped_grad_scratch_size(type, groups, rows, N, em_pool_threads(pool)));
+    char *packed = (char *)scratch->data + em_gemm_scratch_size(em_pool_threads(pool));
+    em_gemm_pack_groups(set, groups, offsets, N, x, x_stride, x_rows, packed, pool);
+    struct job j = {.set = set,
+                    .M = M,
+                    .N = N,
+                    .groups = groups,
+                    .offsets = offsets,
+                    .groups_in_k = true,
+                    .a = {dy, 1, dy_stride},
+                    .b = packed,
+                    .c = c,
+                    .c_stride = c_stride,
+                    .c_group_stride = c_group_stride};
+    run(&j, e, groups * M, rows / groups, scratch, pool);
+}
