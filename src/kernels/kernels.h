@@ -3,8 +3,13 @@
 #ifndef EM_KERNELS_KERNELS_H
 #define EM_KERNELS_KERNELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "kernels/activation.h"
+#include "kernels/adamw.h"
+#include "kernels/short_conv.h"
 
 struct em_kernels {
     const char *isa; // scalar, neon, avx2, avx512

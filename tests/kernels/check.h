@@ -63,6 +63,7 @@ static inline void free_row(float *row)
 static inline float *copy_row(const float *x, size_t n)
 {
     float *row = new_row(n, 0);
+    if (n > PTRDIFF_MAX / sizeof *row) abort(); // lets the compiler bound the copy
     memcpy(row, x, n * sizeof *x);
     return row;
 }

@@ -72,6 +72,22 @@ static void sums_equal_sums_in_double(void **state)
         }
 }
 
+static void transpose_swaps_rows_and_columns(void **state)
+{
+    (void)state;
+    const struct em_kernels *k;
+    for (size_t isa = 0; (k = em_kernels_at(isa)); isa++)
+        for (size_t rows = 1; rows <= 18; rows++)
+            for (size_t columns = 1; columns <= 18; columns++) {
+                float *x = new_row(rows * columns, 1), *y = new_row(rows * columns, 2);
+                k->transpose_f32(y, x, rows, columns);
+                for (size_t i = 0; i < rows * columns; i++)
+                    assert_true(y[i % columns * rows + i / columns] == x[i]);
+                free_row(x);
+                free_row(y);
+            }
+}
+
 // All 65,536 patterns there and back; a NaN stays a NaN.
 static void every_half_survives_the_round_trip(void **state)
 {
@@ -181,7 +197,7 @@ static void conversions_write_n_values(void **state)
                 (f16 ? k->f16_from_f32 : k->bf16_from_f32)(h, x, n);
                 (f16 ? k->f32_from_f16 : k->f32_from_bf16)(y, h, n);
                 for (size_t i = 0; i < n; i++)
-                    assert_int_equal(h[i], f16 ? em_f16_from_f32(x[i]) : em_bf16_from_f32(x[i]));
+                    assert_int_equal(h[i], f16 ? em_f32_to_f16(x[i]) : em_f32_to_bf16(x[i]));
                 for (size_t i = 0; i < n; i++)
                     CHECK_NEAR(y[i], x[i], f16 ? 5e-4 : 4e-3, "%s n=%zu i=%zu", k->isa, n, i);
                 assert_int_equal(h[n], 0x5a5a);
@@ -195,6 +211,7 @@ int main(void)
         cmocka_unit_test(fill_add_mul_scale_axpy),
         cmocka_unit_test(outputs_may_be_inputs),
         cmocka_unit_test(sums_equal_sums_in_double),
+        cmocka_unit_test(transpose_swaps_rows_and_columns),
         cmocka_unit_test(every_half_survives_the_round_trip),
         cmocka_unit_test(rounding_is_to_nearest_even),
         cmocka_unit_test(conversions_write_n_values),

@@ -129,3 +129,22 @@ void EM_K(f32_from_f16)(float *y, const uint16_t *x, size_t n)
         vf32_store(y + i, vf32_load_f16(x + i));
     if (i < n) vf32_store_n(y + i, vf32_load_f16_n(x + i, n - i), n - i);
 }
+
+// y [columns, rows] = x [rows, columns]^T. Four rows at a time, so that writes come four together.
+void EM_K(transpose_f32)(float *y, const float *x, size_t rows, size_t columns)
+{
+    size_t r = 0;
+    for (; r + 4 <= rows; r += 4) {
+        const float *a = x + r * columns, *b = a + columns, *c = b + columns, *d = c + columns;
+        for (size_t j = 0; j < columns; j++) {
+            float *out = y + j * rows + r;
+            out[0] = a[j];
+            out[1] = b[j];
+            out[2] = c[j];
+            out[3] = d[j];
+        }
+    }
+    for (; r < rows; r++)
+        for (size_t j = 0; j < columns; j++)
+            y[j * rows + r] = x[r * columns + j];
+}

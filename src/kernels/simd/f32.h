@@ -5,6 +5,7 @@
 //   load_n, store_n        the first n lanes, 0 <= n <= VF32_LANES; nothing else is read (the other
 //                          lanes are 0) or written
 //   load_bf16, load_f16, store_bf16, store_f16 (and _n)   converting, nearest-even
+//   iota                   0, 1, 2, ...
 //   set1, zero, add, sub, mul, div, neg, abs, sqrt, round (to nearest even integer)
 //   fma(a, b, c) = a*b + c, fnma(a, b, c) = c - a*b
 //   max(a, b), min(a, b)   where one is NaN: b. So max(set1(limit), x) keeps the NaN of x

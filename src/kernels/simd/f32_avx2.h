@@ -20,6 +20,10 @@ static inline vf32 vf32_set1(float x)
 {
     return _mm256_set1_ps(x);
 }
+static inline vf32 vf32_iota(void)
+{
+    return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7);
+}
 static inline vf32 vf32_load(const float *p)
 {
     return _mm256_loadu_ps(p);
@@ -34,11 +38,14 @@ static inline __m256i vf32_first_(size_t n)
 }
 static inline vf32 vf32_load_n(const float *p, size_t n)
 {
-    return _mm256_maskload_ps(p, vf32_first_(n));
+    return n >= VF32_LANES ? vf32_load(p) : _mm256_maskload_ps(p, vf32_first_(n));
 }
 static inline void vf32_store_n(float *p, vf32 v, size_t n)
 {
-    _mm256_maskstore_ps(p, vf32_first_(n), v);
+    if (n >= VF32_LANES)
+        vf32_store(p, v); // masked stores are slow on AMD, even with a full mask
+    else
+        _mm256_maskstore_ps(p, vf32_first_(n), v);
 }
 static inline vf32 vf32_add(vf32 a, vf32 b)
 {

@@ -19,6 +19,10 @@ static inline vf32 vf32_set1(float x)
 {
     return _mm512_set1_ps(x);
 }
+static inline vf32 vf32_iota(void)
+{
+    return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
 static inline vf32 vf32_load(const float *p)
 {
     return _mm512_loadu_ps(p);
@@ -33,11 +37,14 @@ static inline __mmask16 vf32_first_(size_t n)
 }
 static inline vf32 vf32_load_n(const float *p, size_t n)
 {
-    return _mm512_maskz_loadu_ps(vf32_first_(n), p);
+    return n >= VF32_LANES ? vf32_load(p) : _mm512_maskz_loadu_ps(vf32_first_(n), p);
 }
 static inline void vf32_store_n(float *p, vf32 v, size_t n)
 {
-    _mm512_mask_storeu_ps(p, vf32_first_(n), v);
+    if (n >= VF32_LANES)
+        vf32_store(p, v); // masked stores are slow on AMD, even with a full mask
+    else
+        _mm512_mask_storeu_ps(p, vf32_first_(n), v);
 }
 static inline vf32 vf32_add(vf32 a, vf32 b)
 {

@@ -20,6 +20,11 @@ static inline vf32 vf32_set1(float x)
 {
     return vdupq_n_f32(x);
 }
+static inline vf32 vf32_iota(void)
+{
+    const float lanes[VF32_LANES] = {0, 1, 2, 3};
+    return vld1q_f32(lanes);
+}
 static inline vf32 vf32_load(const float *p)
 {
     return vld1q_f32(p);
@@ -30,12 +35,17 @@ static inline void vf32_store(float *p, vf32 v)
 }
 static inline vf32 vf32_load_n(const float *p, size_t n)
 {
+    if (n >= VF32_LANES) return vld1q_f32(p);
     float buffer[VF32_LANES] = {0};
     memcpy(buffer, p, n * sizeof *p);
     return vld1q_f32(buffer);
 }
 static inline void vf32_store_n(float *p, vf32 v, size_t n)
 {
+    if (n >= VF32_LANES) {
+        vst1q_f32(p, v);
+        return;
+    }
     float buffer[VF32_LANES];
     vst1q_f32(buffer, v);
     memcpy(p, buffer, n * sizeof *p);

@@ -1,0 +1,178 @@
+// Every table of this machine against loops in double; gradients against central differences of
+// them.
+#include "kernels/check.h"
+
+struct problem {
+    size_t T, D, L;
+    float *bcx, *taps, *bias, *history;
+};
+
+static struct problem new_problem(size_t T, size_t D, size_t L, bool bias, bool history)
+{
+    return (struct problem){T,
+                            D,
+                            L,
+                            new_row(T * 3 * D, 1),
+                            new_row(L * D, 2),
+                            bias ? new_row(D, 3) : NULL,
+                            history ? new_row((L - 1) * D, 4) : NULL};
+}
+
+static void free_problem(struct problem *p)
+{
+    free_row(p->bcx);
+    free_row(p->taps);
+    free_row(p->bias);
+    free_row(p->history);
+}
+
+static struct em_short_conv as_kernel(const struct problem *p, size_t first)
+{
+    return (struct em_short_conv){
+        p->bcx + first * 3 * p->D, 3 * p->D, p->taps, p->bias, p->history, p->D, p->L};
+}
+
+static double gate(const struct problem *p, ptrdiff_t t, size_t c)
+{
+    if (t < 0)
+        return p->history ? (double)p->history[((size_t)(t + (ptrdiff_t)p->L - 1)) * p->D + c] : 0;
+    const float *row = p->bcx + (size_t)t * 3 * p->D;
+    return (double)row[c] * (double)row[2 * p->D + c];
+}
+
+static double reference(const struct problem *p, size_t t, size_t c)
+{
+    double v = p->bias ? (double)p->bias[c] : 0;
+    for (size_t j = 0; j < p->L; j++)
+        v += (double)p->taps[j * p->D + c] * gate(p, (ptrdiff_t)(t + j) - (ptrdiff_t)(p->L - 1), c);
+    return v * (double)p->bcx[t * 3 * p->D + p->D + c];
+}
+
+static void forward_matches_reference(void **state)
+{
+    (void)state;
+    const struct em_kernels *k;
+    for (size_t isa = 0; (k = em_kernels_at(isa)); isa++)
+        for (size_t D = 1; D <= 67; D += D < 34 ? 1 : 11)
+            for (size_t L = 1; L <= 5; L++)
+                for (unsigned with = 0; with < 4; with++) {
+                    const size_t T = 6;
+                    struct problem p = new_problem(T, D, L, with & 1, with & 2);
+                    const struct em_short_conv c = as_kernel(&p, 0);
+                    float *y = new_row(T * (D + 2), 5), *y0 = copy_row(y, T * (D + 2));
+                    k->short_conv_f32(&c, y, D + 2, 0, 2); // in two parts, with a wider stride
+                    k->short_conv_f32(&c, y, D + 2, 2, T);
+                    for (size_t t = 0; t < T; t++) {
+                        for (size_t i = 0; i < D; i++)
+                            CHECK_NEAR(y[t * (D + 2) + i], reference(&p, t, i), 2e-6,
+                                       "%s D=%zu L=%zu t=%zu", k->isa, D, L, t);
+                        assert_memory_equal(y + t * (D + 2) + D, y0 + t * (D + 2) + D, 8);
+                    }
+                    free_row(y);
+                    free_row(y0);
+                    free_problem(&p);
+                }
+}
+
+// One token at a time with the history carried gives the same bits as all at once.
+static void chunks_equal_the_whole(void **state)
+{
+    (void)state;
+    const struct em_kernels *k;
+    for (size_t isa = 0; (k = em_kernels_at(isa)); isa++)
+        for (size_t L = 1; L <= 5; L++)
+            for (size_t step = 1; step <= 4; step++) {
+                const size_t T = 11, D = 19;
+                struct problem p = new_problem(T, D, L, true, true);
+                const struct em_short_conv whole = as_kernel(&p, 0);
+                float *y = new_row(T * D, 5), *part = new_row(T * D, 6);
+                k->short_conv_f32(&whole, y, D, 0, T);
+                for (size_t t = 0; t < T; t += step) {
+                    const size_t n = T - t < step ? T - t : step;
+                    const struct em_short_conv c = as_kernel(&p, t);
+                    k->short_conv_f32(&c, part + t * D, D, 0, n);
+                    k->short_conv_history_f32(&c, p.history, n);
+                }
+                assert_memory_equal(y, part, T * D * sizeof *y);
+                free_row(y);
+                free_row(part);
+                free_problem(&p);
+            }
+}
+
+static double objective(const struct problem *p, const float *dy)
+{
+    double total = 0;
+    for (size_t t = 0; t < p->T; t++)
+        for (size_t c = 0; c < p->D; c++)
+            total += (double)dy[t * p->D + c] * reference(p, t, c);
+    return total;
+}
+
+// The objective is quadratic in each bcx value at most, linear in the rest: a difference over an
+// exactly representable step has no error of its own.
+static double difference(const struct problem *p, const float *dy, float *value)
+{
+    const float kept = *value;
+    *value = kept + 0.25f;
+    const double high = (double)*value, up = objective(p, dy);
+    *value = kept - 0.25f;
+    const double low = (double)*value, down = objective(p, dy);
+    *value = kept;
+    return (up - down) / (high - low);
+}
+
+static void backward_adds_differences(void **state)
+{
+    (void)state;
+    const struct em_kernels *k;
+    static const size_t sizes[] = {1, 3, 8, 17, 21};
+    for (size_t isa = 0; (k = em_kernels_at(isa)); isa++)
+        for (size_t d = 0; d < sizeof sizes / sizeof *sizes; d++)
+            for (size_t L = 1; L <= 4; L++)
+                for (unsigned with = 0; with < 4; with++) {
+                    const size_t T = 5, D = sizes[d];
+                    struct problem p = new_problem(T, D, L, with & 1, with & 2);
+                    const struct em_short_conv c = as_kernel(&p, 0);
+                    float *dy = new_row(T * D, 5), *dbcx = new_row(T * 3 * D, 6);
+                    float *dtaps = new_row(L * D, 7), *dbias = new_row(D, 8);
+                    float *dbcx0 = copy_row(dbcx, T * 3 * D), *dtaps0 = copy_row(dtaps, L * D);
+                    float *dbias0 = copy_row(dbias, D);
+                    // In two blocks of channels.
+                    k->short_conv_backward_f32(&c, dy, D, T, dbcx, 3 * D, dtaps,
+                                               p.bias ? dbias : NULL, 0, D / 2);
+                    k->short_conv_backward_f32(&c, dy, D, T, dbcx, 3 * D, dtaps,
+                                               p.bias ? dbias : NULL, D / 2, D);
+                    for (size_t i = 0; i < T * 3 * D; i++)
+                        CHECK_NEAR(dbcx[i], (double)dbcx0[i] + difference(&p, dy, p.bcx + i), 3e-6,
+                                   "%s D=%zu L=%zu i=%zu", k->isa, D, L, i);
+                    for (size_t i = 0; i < L * D; i++)
+                        CHECK_NEAR(dtaps[i], (double)dtaps0[i] + difference(&p, dy, p.taps + i),
+                                   3e-6, "%s D=%zu L=%zu i=%zu", k->isa, D, L, i);
+                    for (size_t i = 0; p.bias && i < D; i++)
+                        CHECK_NEAR(dbias[i], (double)dbias0[i] + difference(&p, dy, p.bias + i),
+                                   3e-6, "%s D=%zu L=%zu i=%zu", k->isa, D, L, i);
+                    // Each gradient alone equals what it was beside the others.
+                    float *alone = copy_row(dbcx0, T * 3 * D), *taps = copy_row(dtaps0, L * D);
+                    k->short_conv_backward_f32(&c, dy, D, T, alone, 3 * D, NULL, NULL, 0, D);
+                    k->short_conv_backward_f32(&c, dy, D, T, NULL, 0, taps, NULL, 0, D);
+                    for (size_t i = 0; i < T * 3 * D; i++)
+                        CHECK_NEAR(alone[i], dbcx[i], 1e-6, "%s D=%zu L=%zu", k->isa, D, L);
+                    for (size_t i = 0; i < L * D; i++)
+                        CHECK_NEAR(taps[i], dtaps[i], 1e-6, "%s D=%zu L=%zu", k->isa, D, L);
+                    float *rows[] = {dy, dbcx, dtaps, dbias, dbcx0, dtaps0, dbias0, alone, taps};
+                    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+                        free_row(rows[i]);
+                    free_problem(&p);
+                }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(forward_matches_reference),
+        cmocka_unit_test(chunks_equal_the_whole),
+        cmocka_unit_test(backward_adds_differences),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
