@@ -1,7 +1,5 @@
 // The tables of kernels and which one is in force. Compiled without any instruction set's flags.
 #include <pthread.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "base/cpu.h"
 #include "kernels/kernels.h"
@@ -45,13 +43,14 @@ const struct em_kernels *em_kernels_at(size_t i)
 
 static const struct em_kernels *chosen = &table_scalar;
 
+// A name that em_isa_choose refuses leaves the plainest table: callers who can fail (the program's
+// start, library initialisation) call em_isa_choose themselves and report it.
 static void choose(void)
 {
-    const char *wanted = getenv("EMBER_ISA");
-    for (size_t i = 0; em_kernels_at(i); i++) {
-        chosen = em_kernels_at(i);
-        if (wanted && strcmp(wanted, chosen->isa) == 0) break;
-    }
+    enum em_isa wanted;
+    if (em_isa_choose(&wanted) != EMBER_OK) return;
+    for (size_t b = 0; b < sizeof built / sizeof *built; b++)
+        if (built[b].isa == wanted) chosen = built[b].table;
 }
 
 const struct em_kernels *em_kernels(void)

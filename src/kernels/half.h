@@ -25,7 +25,7 @@ static inline float em_bf16_to_f32(uint16_t h)
 }
 
 // Nearest, ties to even; a NaN stays one (made quiet), also where its payload is in the low half.
-static inline uint16_t em_f32_to_bf16(float x)
+static inline uint16_t em_bf16_from_f32(float x)
 {
     const uint32_t u = em_f32_bits(x);
     if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40u);
@@ -44,7 +44,7 @@ static inline float em_f16_to_f32(uint16_t h)
 }
 
 // Nearest, ties to even; overflow gives infinity.
-static inline uint16_t em_f32_to_f16(float x)
+static inline uint16_t em_f16_from_f32(float x)
 {
     const uint32_t u = em_f32_bits(x), sign = u >> 16 & 0x8000u, rest = u & 0x7fffffffu;
     if (rest > 0x7f800000u) return (uint16_t)(sign | 0x7e00u | (rest >> 13 & 0x3ffu));

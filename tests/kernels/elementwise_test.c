@@ -197,7 +197,7 @@ static void conversions_write_n_values(void **state)
                 (f16 ? k->f16_from_f32 : k->bf16_from_f32)(h, x, n);
                 (f16 ? k->f32_from_f16 : k->f32_from_bf16)(y, h, n);
                 for (size_t i = 0; i < n; i++)
-                    assert_int_equal(h[i], f16 ? em_f32_to_f16(x[i]) : em_f32_to_bf16(x[i]));
+                    assert_int_equal(h[i], f16 ? em_f16_from_f32(x[i]) : em_bf16_from_f32(x[i]));
                 for (size_t i = 0; i < n; i++)
                     CHECK_NEAR(y[i], x[i], f16 ? 5e-4 : 4e-3, "%s n=%zu i=%zu", k->isa, n, i);
                 assert_int_equal(h[n], 0x5a5a);

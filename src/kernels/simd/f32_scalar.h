@@ -129,11 +129,11 @@ static inline vf32 vf32_load_bf16_n(const uint16_t *p, size_t n)
 }
 static inline void vf32_store_bf16(uint16_t *p, vf32 v)
 {
-    *p = em_f32_to_bf16(v);
+    *p = em_bf16_from_f32(v);
 }
 static inline void vf32_store_bf16_n(uint16_t *p, vf32 v, size_t n)
 {
-    if (n) *p = em_f32_to_bf16(v);
+    if (n) *p = em_bf16_from_f32(v);
 }
 static inline vf32 vf32_load_f16(const uint16_t *p)
 {
@@ -145,11 +145,11 @@ static inline vf32 vf32_load_f16_n(const uint16_t *p, size_t n)
 }
 static inline void vf32_store_f16(uint16_t *p, vf32 v)
 {
-    *p = em_f32_to_f16(v);
+    *p = em_f16_from_f32(v);
 }
 static inline void vf32_store_f16_n(uint16_t *p, vf32 v, size_t n)
 {
-    if (n) *p = em_f32_to_f16(v);
+    if (n) *p = em_f16_from_f32(v);
 }
 
 #endif
