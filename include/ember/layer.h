@@ -180,6 +180,8 @@ EMBER_API size_t ember_build_width(const ember_build *build);
 /** The index of the block being built, from 0; and the number of experts a layer is inside of (0:
  * none). */
 EMBER_API size_t ember_build_block(const ember_build *build);
+/** For routers: the number of experts to choose among. */
+EMBER_API size_t ember_build_experts(const ember_build *build);
 
 /**
  * Declares a parameter `path.name` of the layer being built; *param is its tensor (f32), whose data

@@ -157,6 +157,8 @@ typedef struct ember_topk_options {
         aux_coefficient; /**< Switch balance loss (Fedus et al. 2021, arXiv:2101.03961), 0: none;
                             minimum 1 at uniform, per layer, f divided by k, over the whole batch */
     float z_coefficient; /**< router z-loss (Zoph et al. 2022, arXiv:2202.08906) */
+    float bias_rate; /**< the trainer moves `bias` by this much a step towards balance (Wang et al.
+                        2024, arXiv:2408.15664); 0: not */
 } ember_topk_options;
 
 /**

@@ -33,6 +33,13 @@ typedef enum ember_status {
     EMBER_E_INTERNAL = 12     /**< a bug of Ember's own */
 } ember_status;
 
+/** Passes a failure on: for functions that return ember_status. */
+#define EMBER_TRY(call)                                                                            \
+    do {                                                                                           \
+        const ember_status ember_try_status_ = (call);                                             \
+        if (ember_try_status_ != EMBER_OK) return ember_try_status_;                               \
+    } while (0)
+
 /** The status's name, for instance "EMBER_E_IO"; "EMBER_E_?" for a value outside the list. Static.
  */
 EMBER_API const char *ember_status_name(ember_status status);

@@ -101,6 +101,24 @@ void em_flow_region_end(ember_flow *flow)
     flow->region = -1;
 }
 
+ember_status em_flow_array(ember_flow *flow, size_t n, ember_tensor ***array)
+{
+    ember_tensor **a = em_arena_alloc(&flow->program->arena, n * sizeof(ember_tensor *));
+    if (!a) return EMBER_E_NOMEM;
+    *array = a;
+    return EMBER_OK;
+}
+
+ember_status em_flow_keep_routing(ember_flow *flow, const ember_routing *routing,
+                                  const ember_routing **kept)
+{
+    ember_routing *r = em_arena_alloc(&flow->program->arena, sizeof *r);
+    if (!r) return EMBER_E_NOMEM;
+    *r = *routing;
+    *kept = r;
+    return EMBER_OK;
+}
+
 void ember_experts_begin(ember_flow *flow, const ember_routing *routing, const ember_tensor *x)
 {
     flow->experts = routing;

@@ -36,6 +36,10 @@ void em_flow_enter(ember_flow *flow, const char *layer, const char **before);
 void em_flow_leave(ember_flow *flow, const char *before);
 ember_status em_flow_region_begin(ember_flow *flow) EMBER_CHECKED;
 void em_flow_region_end(ember_flow *flow);
+// Memory that lives as long as the program: an array of n tensors, all NULL; a copy of a routing.
+ember_status em_flow_array(ember_flow *flow, size_t n, ember_tensor ***array) EMBER_CHECKED;
+ember_status em_flow_keep_routing(ember_flow *flow, const ember_routing *routing,
+                                  const ember_routing **kept) EMBER_CHECKED;
 const struct em_program_options *em_flow_options(const ember_flow *flow);
 // The routing whose experts run now (NULL: none), and whether x has to be gathered by it.
 const ember_routing *em_flow_experts(const ember_flow *flow, const ember_tensor *x, bool *gather);

@@ -1,0 +1,191 @@
+#include "nn/build.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "ops/program.h"
+
+size_t ember_build_width(const ember_build *build)
+{
+    return build->width;
+}
+
+size_t ember_build_block(const ember_build *build)
+{
+    return build->block;
+}
+
+size_t ember_build_experts(const ember_build *build)
+{
+    return build->routed;
+}
+
+void em_params_deinit(struct em_params *params)
+{
+    em_free(params->param);
+    *params = (struct em_params){0};
+}
+
+struct em_param *em_params_find(const struct em_params *params, const char *path)
+{
+    for (size_t i = 0; i < params->count; i++)
+        if (strcmp(params->param[i]->tensor.name, path) == 0) return params->param[i];
+    return NULL;
+}
+
+ember_status ember_build_refuse(ember_build *build, const char *option, const char *format, ...)
+{
+    char text[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    return em_fail(EMBER_E_CONFIG, "%s%s%s: %s", build->where, option && *option ? "." : "",
+                   option ? option : "", text);
+}
+
+ember_status ember_param(ember_build *build, ember_tensor **param, const char *name,
+                         ember_init init, ember_role role, const size_t *dim, unsigned ndim)
+{
+    size_t full[EMBER_MAX_DIMS], count = 1;
+    const unsigned lead = build->experts ? 1 : 0;
+    if (ndim + lead > EMBER_MAX_DIMS)
+        return em_fail(EMBER_E_SHAPE, "%s.%s has more than %d dimensions", build->path, name,
+                       EMBER_MAX_DIMS);
+    full[0] = build->experts;
+    memcpy(full + lead, dim, ndim * sizeof *dim);
+    for (unsigned i = 0; i < ndim + lead; i++)
+        if (!full[i] || !em_mul_size(count, full[i], &count))
+            return ember_build_refuse(build, "", "parameter %s has an impossible shape", name);
+    if (!em_add_size(build->n_parameters, count, &build->n_parameters) ||
+        (build->max_parameters && build->n_parameters > build->max_parameters))
+        return ember_build_refuse(build, "", "the model has more than %zu parameters",
+                                  build->max_parameters);
+    EM_TRY(em_grow(&build->params->param, &build->params->capacity, build->params->count + 1,
+                   sizeof *build->params->param));
+    struct em_param *p = em_arena_alloc(build->arena, sizeof *p);
+    char *path =
+        em_arena_printf(build->arena, "%s%s%s", build->path, *build->path ? "." : "", name);
+    if (!p || !path) return EMBER_E_NOMEM;
+    EM_TRY(em_tensor_init(&p->tensor, EMBER_F32, full, ndim + lead, NULL));
+    p->tensor.name = path;
+    p->init = init;
+    p->role = role;
+    p->expert = lead;
+    p->frozen = init == EMBER_INIT_BUFFER;
+    p->decay = ndim >= 2 && role != EMBER_ROLE_NORM && !p->frozen;
+    build->params->param[build->params->count++] = p;
+    *param = &p->tensor;
+    return EMBER_OK;
+}
+
+// The component that a config names: an object with "type", or the bare name.
+static ember_status resolve(const ember_build *build, ember_kind kind, const ember_config *config,
+                            const char *where, const struct em_component **component)
+{
+    (void)build;
+    const json_t *json = em_config_json(config),
+                 *type = json_is_object(json) ? json_object_get(json, "type") : json;
+    if (!config) return em_fail(EMBER_E_CONFIG, "%s: a %s is needed", where, ember_kind_name(kind));
+    if (!json_is_string(type))
+        return em_fail(EMBER_E_CONFIG, "%s.type is needed: the name of a %s", where,
+                       ember_kind_name(kind));
+    return em_registry_need(kind, json_string_value(type), where, component);
+}
+
+static ember_status child_of(ember_build *build, const char *name, ember_kind kind,
+                             const ember_config *config, size_t experts, ember_layer **child)
+{
+    const struct em_component *component;
+    const char *where = em_arena_printf(build->arena, "%s.%s", build->where, name);
+    const char *path =
+        em_arena_printf(build->arena, "%s%s%s", build->path, *build->path ? "." : "", name);
+    if (!where || !path) return EMBER_E_NOMEM;
+    EM_TRY(resolve(build, kind, config, where, &component));
+    const ember_layer_type *type = component->impl;
+    if ((type->flags & EMBER_NOT_CAUSAL) && !build->allow_not_causal)
+        return em_fail(EMBER_E_CONFIG,
+                       "%s: %s looks at later tokens, so a causal model cannot have it", where,
+                       type->name);
+    if (experts && !(type->flags & EMBER_GROUPABLE))
+        return em_fail(EMBER_E_CONFIG, "%s: %s cannot run as a group of experts", where,
+                       type->name);
+    ember_layer *layer = em_arena_alloc(build->arena, type->size);
+    if (!layer) return EMBER_E_NOMEM;
+    EM_TRY(em_options_read(type->options, em_config_json(config), where, NULL, layer));
+    layer->type = type;
+    layer->path = path;
+    struct ember_build inner = *build;
+    inner.path = path;
+    inner.where = where;
+    if (experts) inner.experts = experts;
+    EM_TRY(type->build(layer, &inner));
+    build->n_parameters = inner.n_parameters;
+    *child = layer;
+    return EMBER_OK;
+}
+
+ember_status ember_child(ember_build *build, const char *name, ember_kind kind,
+                         const ember_config *config, ember_layer **child)
+{
+    return child_of(build, name, kind, config, 0, child);
+}
+
+ember_status ember_child_group(ember_build *build, const char *name, const ember_config *config,
+                               size_t n, ember_layer **child)
+{
+    if (build->experts)
+        return ember_build_refuse(build, name, "a group of experts cannot hold another group");
+    return child_of(build, name, EMBER_CHANNEL_MIXER, config, n, child);
+}
+
+ember_status ember_config_groupable(ember_build *build, const ember_config *config, bool *groupable)
+{
+    const struct em_component *component;
+    EM_TRY(resolve(build, EMBER_CHANNEL_MIXER, config, build->where, &component));
+    const ember_layer_type *type = component->impl;
+    *groupable = (type->flags & EMBER_GROUPABLE) && !build->experts;
+    return EMBER_OK;
+}
+
+size_t ember_config_count(const ember_config *list)
+{
+    return list ? json_array_size(em_config_json(list)) : 0;
+}
+
+const ember_config *ember_config_at(const ember_config *list, size_t i)
+{
+    return em_json_config(json_array_get(em_config_json(list), i));
+}
+
+ember_status ember_forward(const ember_layer *layer, ember_flow *flow, ember_tensor *x,
+                           ember_tensor **y)
+{
+    const char *before;
+    em_flow_enter(flow, layer->path, &before);
+    const ember_status status = layer->type->forward(layer, flow, x, y);
+    em_flow_leave(flow, before);
+    return status;
+}
+
+ember_status ember_route(const ember_layer *layer, ember_flow *flow, ember_tensor *x,
+                         ember_routing *routing)
+{
+    const char *before;
+    em_flow_enter(flow, layer->path, &before);
+    const ember_status status = layer->type->route(layer, flow, x, routing);
+    em_flow_leave(flow, before);
+    return status;
+}
+
+ember_status ember_combine(const ember_layer *layer, ember_flow *flow, ember_tensor *rows,
+                           const ember_routing *routing, ember_tensor **y)
+{
+    const char *before;
+    em_flow_enter(flow, layer->path, &before);
+    const ember_status status = layer->type->combine(layer, flow, rows, routing, y);
+    em_flow_leave(flow, before);
+    return status;
+}

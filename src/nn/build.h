@@ -1,0 +1,45 @@
+// Building layers from configs: parameters, children, paths and messages.
+#ifndef EM_NN_BUILD_H
+#define EM_NN_BUILD_H
+
+#include <ember/layer.h>
+
+#include "base/arena.h"
+#include "registry/registry.h"
+
+// A parameter: a tensor (data and gradient are the owner's business) and what it is for.
+struct em_param {
+    ember_tensor tensor; // name: its path in the model, "blocks.3.sequence.q_proj.weight"
+    ember_init init;
+    ember_role role;
+    bool decay;  // weight decay applies: matrices that are no norms
+    bool frozen; // no gradient: buffers, and what a recipe freezes
+    bool expert; // the first dimension counts experts
+};
+
+struct em_params {
+    struct em_param **param; // in the order of declaration; the objects live in the arena
+    size_t count, capacity;
+};
+
+struct ember_build {
+    struct em_arena *arena;
+    struct em_params *params;
+    const char *file;  // for messages: the config's name
+    const char *path;  // of the layer being built
+    const char *where; // "file: blocks[3].channel" in messages
+    size_t width, block;
+    size_t experts; // parameters declared now get this many as their first dimension; 0: none
+    size_t routed;  // experts that the router being built chooses among
+    size_t max_parameters; // 0: no limit. A config that asks for more is refused.
+    size_t n_parameters;
+    bool allow_not_causal;
+};
+
+// Registers the layer types of this room. Once.
+ember_status em_nn_register(void) EMBER_CHECKED;
+
+void em_params_deinit(struct em_params *params);
+struct em_param *em_params_find(const struct em_params *params, const char *path);
+
+#endif

@@ -1,0 +1,109 @@
+// A mixture of experts in three parts: a router chooses, experts compute, a combiner joins.
+// Shazeer et al. 2017, arXiv:1701.06538.
+#include <ember/ops.h>
+
+#include "nn/build.h"
+#include "ops/program.h"
+
+struct moe {
+    ember_layer base;
+    size_t experts;
+    const ember_config *expert, *expert_list, *router, *combiner;
+    ember_layer *route, *combine;
+    ember_layer *group;   // alike experts as one layer, or NULL
+    ember_layer **single; // [experts] otherwise
+};
+
+static const ember_option options[] = {
+    EMBER_OPT_SIZE(struct moe, experts, 8, 1, 4096, "how many, all as `expert` says"),
+    EMBER_OPT_COMPONENT(struct moe, expert, EMBER_CHANNEL_MIXER, "{\"type\": \"swiglu\"}",
+                        "any channel mixer"),
+    EMBER_OPT_COMPONENTS(struct moe, expert_list, EMBER_CHANNEL_MIXER,
+                         "experts that differ, one by one, instead of `experts` and `expert`"),
+    EMBER_OPT_COMPONENT(struct moe, router, EMBER_ROUTER, "{\"type\": \"sigmoid_topk\"}",
+                        "who gets which token"),
+    EMBER_OPT_COMPONENT(struct moe, combiner, EMBER_COMBINER, "{\"type\": \"weighted_sum\"}",
+                        "how a token's outputs become one"),
+    {0},
+};
+
+static ember_status build_experts(struct moe *m, ember_build *b)
+{
+    bool groupable = false;
+    if (!m->expert_list) EMBER_TRY(ember_config_groupable(b, m->expert, &groupable));
+    if (groupable) return ember_child_group(b, "expert", m->expert, m->experts, &m->group);
+    m->single = em_arena_alloc(b->arena, m->experts * sizeof(ember_layer *));
+    if (!m->single) return EMBER_E_NOMEM;
+    for (size_t e = 0; e < m->experts; e++) {
+        const char *name = em_arena_printf(b->arena, "experts.%zu", e);
+        if (!name) return EMBER_E_NOMEM;
+        const ember_config *config =
+            m->expert_list ? ember_config_at(m->expert_list, e) : m->expert;
+        EMBER_TRY(ember_child(b, name, EMBER_CHANNEL_MIXER, config, &m->single[e]));
+    }
+    return EMBER_OK;
+}
+
+static ember_status build(ember_layer *l, ember_build *b)
+{
+    struct moe *m = (struct moe *)l;
+    if (m->expert_list) {
+        m->experts = ember_config_count(m->expert_list);
+        if (!m->experts || m->experts > 4096)
+            return ember_build_refuse(b, "expert_list", "has %zu members; it has to have 1 to 4096",
+                                      m->experts);
+    }
+    const size_t outer = b->routed;
+    b->routed = m->experts;
+    EMBER_TRY(ember_child(b, "router", EMBER_ROUTER, m->router, &m->route));
+    EMBER_TRY(ember_child(b, "combiner", EMBER_COMBINER, m->combiner, &m->combine));
+    EMBER_TRY(build_experts(m, b));
+    b->routed = outer;
+    return EMBER_OK;
+}
+
+static ember_status run_group(const struct moe *m, ember_flow *f, ember_tensor *x,
+                              const ember_routing *routing, ember_tensor **rows)
+{
+    ember_experts_begin(f, routing, x);
+    const ember_status status = ember_forward(m->group, f, x, rows);
+    ember_experts_end(f);
+    return status;
+}
+
+static ember_status run_singly(const struct moe *m, ember_flow *f, ember_tensor *x,
+                               const ember_routing *routing, ember_tensor **rows)
+{
+    ember_tensor **y;
+    EMBER_TRY(em_flow_array(f, m->experts, &y));
+    for (size_t e = 0; e < m->experts; e++) {
+        ember_tensor *mine;
+        EMBER_TRY(ember_expert_rows(f, x, routing, e, &mine));
+        EMBER_TRY(ember_forward(m->single[e], f, mine, &y[e]));
+    }
+    return ember_gather_experts(f, y, routing, x->dim[x->ndim - 1], rows);
+}
+
+static ember_status forward(const ember_layer *l, ember_flow *f, ember_tensor *x, ember_tensor **y)
+{
+    const struct moe *m = (const struct moe *)l;
+    ember_routing routing = {.n_experts = m->experts};
+    const ember_routing *kept;
+    ember_tensor *rows;
+    EMBER_TRY(ember_route(m->route, f, x, &routing));
+    EMBER_TRY(em_flow_keep_routing(f, &routing, &kept));
+    EMBER_TRY(m->group ? run_group(m, f, x, kept, &rows) : run_singly(m, f, x, kept, &rows));
+    return ember_combine(m->combine, f, rows, kept, y);
+}
+
+extern const ember_layer_type em_layer_moe;
+const ember_layer_type em_layer_moe = {
+    .name = "moe",
+    .kind = EMBER_CHANNEL_MIXER,
+    .size = sizeof(struct moe),
+    .options = options,
+    .help =
+        "a mixture of experts: router, experts, combiner. Shazeer et al. 2017, arXiv:1701.06538",
+    .build = build,
+    .forward = forward,
+};
