@@ -14,9 +14,10 @@ struct em_program_options {
     size_t max_tokens;    // T: no batch may have more
     size_t max_sequences; // S
     bool gradients;       // record for backward
-    bool recompute;       // regions (blocks) keep only their input and run again in backward
-    bool
-        bf16; // matrix products in bf16 where the machine has it (ignored by the reference backend)
+    struct em_weights
+        *weights;   // borrowed: packed weights shared with other programs; NULL: its own
+    bool recompute; // regions (blocks) keep only their input and run again in backward
+    bool bf16; // matrix products in bf16 where the machine has it; the reference backend ignores it
 };
 
 ember_status em_program_create(const struct em_program_options *options,
