@@ -326,7 +326,7 @@ ember_status em_program_plan(struct em_program *p, struct em_memory_plan *plan)
         find_first_writes(p);
         find_lifetimes(p);
         EM_TRY(assign_offsets(p));
-        p->memory.packed = em_weights_bytes(p->weights);
+        p->memory.packed = em_packs_bytes(p->packs);
         p->memory.scratch = 0;
         for (size_t i = 0; i < p->n_calls; i++)
             if (p->call[i]->scratch > p->memory.scratch) p->memory.scratch = p->call[i]->scratch;

@@ -17,14 +17,14 @@ ember_status em_program_create(const struct em_program_options *options,
     if (!p) return EMBER_E_NOMEM;
     p->options = *options;
     if (options->backend == EM_REFERENCE) p->options.bf16 = false;
-    p->weights = options->weights;
-    if (!p->weights) {
-        const ember_status status = em_weights_create(&p->weights);
+    p->packs = options->packs;
+    if (!p->packs) {
+        const ember_status status = em_packs_create(&p->packs);
         if (status != EMBER_OK) {
             em_free(p);
             return status;
         }
-        p->owns_weights = true;
+        p->owns_packs = true;
     }
     p->flow = (struct ember_flow){.program = p, .layer = "", .region = -1};
     p->exec.backend = p->options.backend;
@@ -39,7 +39,7 @@ void em_program_destroy(struct em_program *p)
     if (!p) return;
     if (p->block) em_block_free(p->block, p->memory.activations);
     em_scratch_deinit(&p->exec.scratch);
-    if (p->owns_weights) em_weights_destroy(p->weights);
+    if (p->owns_packs) em_packs_destroy(p->packs);
     em_arena_deinit(&p->arena);
     em_free(p->call);
     em_free(p->tensor);
@@ -407,12 +407,12 @@ void em_need_scratch(struct em_call *c, size_t bytes)
 ember_status em_need_packed(struct em_call *c, ember_tensor *w, enum em_pack which, bool f32)
 {
     if (c->program->options.backend == EM_REFERENCE) return EMBER_OK;
-    return em_weights_need(c->program->weights, w, which, c->program->options.bf16 && !f32);
+    return em_packs_need(c->program->weights, w, which, c->program->options.bf16 && !f32);
 }
 
 const void *em_packed(const struct em_call *c, ember_tensor *w, enum em_pack which, bool f32)
 {
-    return em_weights_get(c->program->weights, w, which, c->exec->bf16 && !f32, c->exec->pool);
+    return em_packs_get(c->program->weights, w, which, c->exec->bf16 && !f32, c->exec->pool);
 }
 
 ember_status em_need_state(ember_flow *flow, struct em_call *c, const struct em_state_spec *spec)

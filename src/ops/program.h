@@ -5,18 +5,17 @@
 #define EM_OPS_PROGRAM_H
 
 #include "ops/op.h"
+#include "ops/packs.h"
 #include "ops/state.h"
-#include "ops/weights.h"
 
 struct em_program_options {
     enum em_backend backend;
-    struct em_pool *pool; // borrowed; NULL: the calling thread
-    size_t max_tokens;    // T: no batch may have more
-    size_t max_sequences; // S
-    bool gradients;       // record for backward
-    struct em_weights
-        *weights;   // borrowed: packed weights shared with other programs; NULL: its own
-    bool recompute; // regions (blocks) keep only their input and run again in backward
+    struct em_pool *pool;     // borrowed; NULL: the calling thread
+    size_t max_tokens;        // T: no batch may have more
+    size_t max_sequences;     // S
+    bool gradients;           // record for backward
+    struct em_packs *weights; // borrowed: packed weights shared with other programs; NULL: its own
+    bool recompute;           // regions (blocks) keep only their input and run again in backward
     bool bf16; // matrix products in bf16 where the machine has it; the reference backend ignores it
 };
 

@@ -2,8 +2,8 @@
 #ifndef EM_OPS_PROGRAM_PRIV_H
 #define EM_OPS_PROGRAM_PRIV_H
 
+#include "ops/packs.h"
 #include "ops/program.h"
-#include "ops/weights.h"
 
 // Where a tensor's number of rows (its first dimension) comes from when the program runs.
 enum em_rows_source { EM_ROWS_FIXED, EM_ROWS_TOKENS, EM_ROWS_SEQUENCES, EM_ROWS_EXPERT };
@@ -47,8 +47,8 @@ struct em_program {
     struct em_arena arena;
     struct ember_flow flow;
     struct em_exec exec;
-    struct em_weights *weights;
-    bool owns_weights;
+    struct em_packs *packs;
+    bool owns_packs;
 
     struct em_call **call; // in recording order
     size_t n_calls, calls_capacity;

@@ -9,7 +9,7 @@ ember_status em_program_allocate(struct em_program *p)
 {
     if (p->allocated) return EMBER_OK;
     EM_TRY(em_program_plan(p, NULL));
-    EM_TRY(em_weights_allocate(p->weights));
+    EM_TRY(em_packs_allocate(p->packs));
     EM_TRY(em_scratch_reserve(&p->exec.scratch, p->memory.scratch + 64));
     if (!p->position && !(p->position = em_alloc(p->options.max_tokens * sizeof *p->position)))
         return EMBER_E_NOMEM;
@@ -22,7 +22,7 @@ ember_status em_program_allocate(struct em_program *p)
 
 void em_program_weights_changed(struct em_program *p)
 {
-    em_weights_changed(p->weights);
+    em_packs_changed(p->packs);
 }
 
 // A tensor's present number of rows; dispatch plans are filled by the time their rows are asked

@@ -1,4 +1,4 @@
-#include "ops/weights.h"
+#include "ops/packs.h"
 
 #include "base/alloc.h"
 #include "kernels/gemm.h"
@@ -12,7 +12,7 @@ struct packed {
     void *data;
 };
 
-struct em_weights {
+struct em_packs {
     struct packed *entry;
     size_t count, capacity;
     size_t *table; // open addressing, index + 1; size a power of two, at most half full
@@ -20,16 +20,16 @@ struct em_weights {
     uint64_t version;
 };
 
-ember_status em_weights_create(struct em_weights **weights)
+ember_status em_packs_create(struct em_packs **weights)
 {
-    struct em_weights *w = em_calloc(1, sizeof *w);
+    struct em_packs *w = em_calloc(1, sizeof *w);
     if (!w) return EMBER_E_NOMEM;
     w->version = 1;
     *weights = w;
     return EMBER_OK;
 }
 
-void em_weights_destroy(struct em_weights *w)
+void em_packs_destroy(struct em_packs *w)
 {
     if (!w) return;
     for (size_t i = 0; i < w->count; i++)
@@ -40,12 +40,12 @@ void em_weights_destroy(struct em_weights *w)
     em_free(w);
 }
 
-void em_weights_changed(struct em_weights *w)
+void em_packs_changed(struct em_packs *w)
 {
     w->version++;
 }
 
-size_t em_weights_bytes(const struct em_weights *w)
+size_t em_packs_bytes(const struct em_packs *w)
 {
     size_t bytes = 0;
     for (size_t i = 0; i < w->count; i++)
@@ -60,7 +60,7 @@ static size_t hash(const ember_tensor *t, enum em_pack which, bool bf16)
     return (size_t)(x ^ (x >> 29));
 }
 
-static struct packed *find(const struct em_weights *w, const ember_tensor *t, enum em_pack which,
+static struct packed *find(const struct em_packs *w, const ember_tensor *t, enum em_pack which,
                            bool bf16)
 {
     if (!w->table_size) return NULL;
@@ -72,7 +72,7 @@ static struct packed *find(const struct em_weights *w, const ember_tensor *t, en
     }
 }
 
-static ember_status index_entries(struct em_weights *w)
+static ember_status index_entries(struct em_packs *w)
 {
     size_t size = w->table_size ? w->table_size : 64;
     while (size < 2 * (w->count + 1))
@@ -93,7 +93,7 @@ static ember_status index_entries(struct em_weights *w)
     return EMBER_OK;
 }
 
-ember_status em_weights_need(struct em_weights *w, ember_tensor *t, enum em_pack which, bool bf16)
+ember_status em_packs_need(struct em_packs *w, ember_tensor *t, enum em_pack which, bool bf16)
 {
     if (find(w, t, which, bf16)) return EMBER_OK;
     EM_TRY(index_entries(w));
@@ -115,7 +115,7 @@ ember_status em_weights_need(struct em_weights *w, ember_tensor *t, enum em_pack
     return EMBER_OK;
 }
 
-ember_status em_weights_allocate(struct em_weights *w)
+ember_status em_packs_allocate(struct em_packs *w)
 {
     for (size_t i = 0; i < w->count; i++) {
         struct packed *p = &w->entry[i];
@@ -124,8 +124,8 @@ ember_status em_weights_allocate(struct em_weights *w)
     return EMBER_OK;
 }
 
-const void *em_weights_get(struct em_weights *w, ember_tensor *t, enum em_pack which, bool bf16,
-                           struct em_pool *pool)
+const void *em_packs_get(struct em_packs *w, ember_tensor *t, enum em_pack which, bool bf16,
+                         struct em_pool *pool)
 {
     struct packed *p = find(w, t, which, bf16);
     assert(p && p->data);

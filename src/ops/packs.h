@@ -1,0 +1,23 @@
+// Packed copies of weights, shared by all programs of a model: made once, made anew after a change.
+#ifndef EM_OPS_PACKS_H
+#define EM_OPS_PACKS_H
+
+#include "ops/op.h"
+
+struct em_packs;
+
+ember_status em_packs_create(struct em_packs **weights) EMBER_CHECKED;
+void em_packs_destroy(struct em_packs *w);
+void em_packs_changed(struct em_packs *w);       // every packed copy is stale now
+size_t em_packs_bytes(const struct em_packs *w); // of all copies that are needed
+
+// Announces that (tensor, which, type) will be used; idempotent.
+ember_status em_packs_need(struct em_packs *w, ember_tensor *t, enum em_pack which,
+                           bool bf16) EMBER_CHECKED;
+// Takes memory for what was announced and has none yet.
+ember_status em_packs_allocate(struct em_packs *w) EMBER_CHECKED;
+// The packed copy, fresh. Announced and allocated before; one thread at a time.
+const void *em_packs_get(struct em_packs *w, ember_tensor *t, enum em_pack which, bool bf16,
+                         struct em_pool *pool);
+
+#endif
