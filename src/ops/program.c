@@ -407,12 +407,12 @@ void em_need_scratch(struct em_call *c, size_t bytes)
 ember_status em_need_packed(struct em_call *c, ember_tensor *w, enum em_pack which, bool f32)
 {
     if (c->program->options.backend == EM_REFERENCE) return EMBER_OK;
-    return em_packs_need(c->program->weights, w, which, c->program->options.bf16 && !f32);
+    return em_packs_need(c->program->packs, w, which, c->program->options.bf16 && !f32);
 }
 
 const void *em_packed(const struct em_call *c, ember_tensor *w, enum em_pack which, bool f32)
 {
-    return em_packs_get(c->program->weights, w, which, c->exec->bf16 && !f32, c->exec->pool);
+    return em_packs_get(c->program->packs, w, which, c->exec->bf16 && !f32, c->exec->pool);
 }
 
 ember_status em_need_state(ember_flow *flow, struct em_call *c, const struct em_state_spec *spec)

@@ -10,13 +10,13 @@
 
 struct em_program_options {
     enum em_backend backend;
-    struct em_pool *pool;     // borrowed; NULL: the calling thread
-    size_t max_tokens;        // T: no batch may have more
-    size_t max_sequences;     // S
-    bool gradients;           // record for backward
-    struct em_packs *weights; // borrowed: packed weights shared with other programs; NULL: its own
-    bool recompute;           // regions (blocks) keep only their input and run again in backward
-    bool bf16; // matrix products in bf16 where the machine has it; the reference backend ignores it
+    struct em_pool *pool;   // borrowed; NULL: the calling thread
+    struct em_packs *packs; // borrowed: packed weights shared with other programs; NULL: its own
+    size_t max_tokens;      // T: no batch may have more
+    size_t max_sequences;   // S
+    bool gradients;         // record for backward
+    bool recompute;         // regions (blocks) keep only their input and run again in backward
+    bool bf16;              // matrix products in bf16; the reference backend ignores it
 };
 
 ember_status em_program_create(const struct em_program_options *options,
