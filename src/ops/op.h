@@ -142,8 +142,11 @@ ember_status em_out_expert(struct em_call *c, unsigned i, ember_dtype dtype,
                            const ember_tensor *like, ember_tensor *plan, size_t expert,
                            const size_t *dim, unsigned ndim) EMBER_CHECKED;
 
-// The batch's tokens have to be below `vocabulary`: checked before a run.
+// What the batch has to bring, checked before a run: tokens below `vocabulary`; rows of `inputs`;
+// targets below `vocabulary` (negative ones are not scored).
 void em_need_vocabulary(struct em_call *c, size_t vocabulary);
+void em_need_inputs(struct em_call *c);
+void em_need_targets(struct em_call *c, size_t vocabulary);
 // Kept to the end of the pass (statistics the trainer reads).
 void em_keep(ember_tensor *t);
 bool em_is_training(const struct em_call *c);      // the program has gradients

@@ -430,6 +430,17 @@ void em_need_vocabulary(struct em_call *c, size_t vocabulary)
     if (!p->vocabulary || vocabulary < p->vocabulary) p->vocabulary = vocabulary;
 }
 
+void em_need_inputs(struct em_call *c)
+{
+    c->program->inputs = true;
+}
+
+void em_need_targets(struct em_call *c, size_t vocabulary)
+{
+    struct em_program *p = c->program;
+    if (!p->targets || vocabulary < p->targets) p->targets = vocabulary;
+}
+
 // ---- views ----
 
 static ember_status record_view(ember_flow *flow, const ember_tensor *x, const ember_tensor *shape,

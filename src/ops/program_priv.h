@@ -59,6 +59,8 @@ struct em_program {
     struct em_state_layout layout;
     ember_tensor *loss;
     size_t vocabulary; // tokens are below it; 0: the program reads none
+    size_t targets;    // so are targets; 0: it scores none
+    bool inputs;       // it reads the batch's vectors
 
     struct step *step;
     size_t n_steps, steps_capacity, n_forward;

@@ -77,11 +77,17 @@ static ember_status check_batch(const struct em_program *p, const struct em_run 
                 return em_fail(EMBER_E_RANGE,
                                "token %d at place %zu is outside the vocabulary of %zu",
                                b->tokens[t], t, p->vocabulary);
-        for (size_t t = 0; b->targets && t < b->n_tokens; t++)
-            if (b->targets[t] >= 0 && (size_t)b->targets[t] >= p->vocabulary)
+    }
+    if (p->inputs && !b->inputs)
+        return em_fail(EMBER_E_SHAPE, "the model reads vectors, and the batch has none");
+    if (p->targets) {
+        if (!b->targets)
+            return em_fail(EMBER_E_SHAPE, "the loss needs targets, and the batch has none");
+        for (size_t t = 0; t < b->n_tokens; t++)
+            if (b->targets[t] >= 0 && (size_t)b->targets[t] >= p->targets)
                 return em_fail(EMBER_E_RANGE,
                                "target %d at place %zu is outside the vocabulary of %zu",
-                               b->targets[t], t, p->vocabulary);
+                               b->targets[t], t, p->targets);
     }
     for (size_t s = 0; s < b->n_sequences; s++) {
         const ember_state *in = b->state_in ? b->state_in[s] : NULL,
