@@ -7,7 +7,7 @@
 
 int em_io_open(const char *path, int flags, mode_t mode)
 {
-    int fd;
+    int fd = -1;
     do
         fd = em_io()->open(path, flags | O_CLOEXEC, mode);
     while (fd < 0 && errno == EINTR);
@@ -89,8 +89,8 @@ static ember_status read_all(int fd, const char *path, size_t hint, size_t limit
 
 ember_status em_read_file(const char *path, size_t limit, struct em_buf *out)
 {
-    int fd;
-    size_t hint;
+    int fd = -1;
+    size_t hint = 0;
     EM_TRY(open_to_read(path, false, &fd, &hint));
     if (limit && hint > limit) {
         (void)em_io()->close(fd);
@@ -108,8 +108,8 @@ ember_status em_read_file(const char *path, size_t limit, struct em_buf *out)
 
 ember_status em_map_open(const char *path, struct em_map *map)
 {
-    int fd;
-    size_t size;
+    int fd = -1;
+    size_t size = 0;
     EM_TRY(open_to_read(path, true, &fd, &size));
     ember_status status = EMBER_OK;
     void *data = NULL;

@@ -12,10 +12,20 @@
 
 enum { DEEPEST = 64, DEFAULT_LIMIT = 64 << 20 };
 
+// jansson reports some failed allocations as bytes that it cannot decode.
+static _Thread_local bool starved;
+
+static void *allocate(size_t bytes)
+{
+    void *p = em_alloc(bytes);
+    if (!p) starved = true;
+    return p;
+}
+
 // Before main: a value that is built before the first one is read is freed by em_free too.
 __attribute__((constructor)) static void use_our_allocator(void)
 {
-    json_set_alloc_funcs(em_alloc, em_free);
+    json_set_alloc_funcs(allocate, em_free);
 }
 
 struct shifts {
@@ -118,6 +128,7 @@ static ember_status scan_token(struct scan *s)
 {
     const char c = s->text[s->i];
     if (c == '"') return scan_string(s);
+    if (c == 0) return fail_here(s, "a NUL byte"); // jansson takes it for the end
     if (c == ' ' || c == '\t' || c == '\r' || c == '\n') return copy_bytes(s, 1);
     if (c == '/' && s->comments && s->i + 1 < s->size &&
         (s->text[s->i + 1] == '/' || s->text[s->i + 1] == '*'))
@@ -166,12 +177,23 @@ static size_t position_in_text(const struct shifts *shifts, size_t position)
     return position - before;
 }
 
+// jansson points behind the token that it names ("... near 'TOKEN'"); we point at its first
+// character.
+static size_t start_of_token(const struct scan *s, const json_error_t *error)
+{
+    const size_t end = (size_t)error->position;
+    const char *near = strstr(error->text, "near '");
+    if (!near || end > s->copy.size) return end;
+    const char *token = near + strlen("near '");
+    const size_t n = strlen(token) - (*token != 0); // without the quote after it
+    return n <= end && memcmp(s->copy.data + end - n, token, n) == 0 ? end - n : end;
+}
+
 static ember_status fail_as_jansson(const struct scan *s, const json_error_t *error)
 {
-    if (json_error_code(error) == json_error_out_of_memory)
-        return em_fail(EMBER_E_NOMEM, "%s: out of memory", s->name);
+    if (starved) return em_fail_in(EMBER_E_NOMEM, "%s", s->name);
     if (error->position < 0) return em_fail(EMBER_E_FORMAT, "%s: %s", s->name, error->text);
-    size_t position = position_in_text(&s->shifts, (size_t)error->position);
+    size_t position = position_in_text(&s->shifts, start_of_token(s, error));
     if (position > s->size) position = s->size;
     return fail_at(s->name, s->text, position, error->text);
 }
@@ -184,6 +206,7 @@ ember_status em_json_parse(const char *name, const char *text, size_t size, int 
     ember_status status = prepare(&s);
     if (status == EMBER_OK) {
         json_error_t error;
+        starved = false;
         json_t *value =
             json_loadb(s.copy.data, s.copy.size,
                        JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);

@@ -73,11 +73,29 @@ const char *test_directory(void)
     return path;
 }
 
+struct kept_path {
+    struct kept_path *next;
+    char text[];
+};
+static struct kept_path *paths;
+
+static void free_paths(void)
+{
+    while (paths) {
+        struct kept_path *next = paths->next;
+        free(paths);
+        paths = next;
+    }
+}
+
 const char *test_path(const char *directory, const char *name)
 {
-    static char paths[16][2048];
-    static unsigned next;
-    char *path = paths[next++ % 16];
-    snprintf(path, sizeof paths[0], "%s/%s", directory, name);
-    return path;
+    const size_t n = strlen(directory) + strlen(name) + 2;
+    struct kept_path *path = malloc(sizeof *path + n);
+    if (!path) fail_msg("out of memory");
+    if (!paths) atexit(free_paths);
+    snprintf(path->text, n, "%s/%s", directory, name);
+    path->next = paths;
+    paths = path;
+    return path->text;
 }

@@ -33,7 +33,7 @@ void fill_random(float *x, size_t n, uint64_t seed);
 
 // A new empty folder under the build folder; every one of them is removed when the program ends.
 const char *test_directory(void);
-// "directory/name", in one of sixteen buffers used in turn.
+// "directory/name", kept until the program ends.
 const char *test_path(const char *directory, const char *name);
 
 #endif
