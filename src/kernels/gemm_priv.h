@@ -46,6 +46,10 @@ struct em_gemm_set {
     bool a_in_place;        // rows of A that are contiguous in k need no packing
     em_gemm_tile_kernel *tile[EM_GEMM_MR_MAX][EM_GEMM_WIDTHS]; // [rows - 1][width index]
 
+    // `iterations` times mr x nr x k_per_step multiply-adds that nothing but the arithmetic units
+    // bounds.
+    float (*roof)(size_t iterations);
+
     // t->sums through the epilogue to rows x cols of t->c, for tiles cut off at the right.
     void (*finish)(const struct em_gemm_tile *t, size_t rows, size_t cols);
 

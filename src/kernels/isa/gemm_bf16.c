@@ -89,6 +89,7 @@ const struct em_gemm_set EM_K(gemm_bf16) = {
     .a_step_bytes = 2 * sizeof(float),
     .a_in_place = false,
     .tile = TILE_TABLE,
+    .roof = roof_fma,
     .finish = finish_columns,
     .pack_a_rows = pack_a_rows,
     .pack_a_cols = pack_a_cols,

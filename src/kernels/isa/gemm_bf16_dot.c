@@ -80,6 +80,24 @@ PAIRS_ATTRIBUTE static void pack_a_cols(void *dst, size_t stride, const float *s
         }
 }
 
+// The dot products of whole tiles, on registers alone.
+PAIRS_ATTRIBUTE static float roof_dot(size_t iterations)
+{
+    vf acc[MR * NV], sum = {0};
+    const __m512bh x = (__m512bh)_mm512_set1_epi32((int)iterations), y = x;
+    TILE_UNROLL
+    for (int r = 0; r < MR * NV; r++)
+        acc[r] = vf_set((float)r);
+    for (size_t i = 0; i < iterations; i++) {
+        TILE_UNROLL
+        for (int r = 0; r < MR * NV; r++)
+            acc[r] = _mm512_dpbf16_ps(acc[r], x, y);
+    }
+    for (int r = 0; r < MR * NV; r++)
+        sum += acc[r];
+    return sum[0];
+}
+
 const struct em_gemm_set em_gemm_bf16_dot__avx512 = {
     .name = "avx512-bf16",
     .isa = "avx512",
@@ -91,6 +109,7 @@ const struct em_gemm_set em_gemm_bf16_dot__avx512 = {
     .a_step_bytes = sizeof(uint32_t),
     .a_in_place = false,
     .tile = TILE_TABLE,
+    .roof = roof_dot,
     .finish = finish_columns,
     .pack_a_rows = pack_a_rows,
     .pack_a_cols = pack_a_cols,

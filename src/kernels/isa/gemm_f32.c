@@ -77,6 +77,7 @@ const struct em_gemm_set EM_K(gemm_f32) = {
     .a_step_bytes = sizeof(float),
     .a_in_place = true,
     .tile = TILE_TABLE,
+    .roof = roof_fma,
     .finish = finish_columns,
     .pack_a_cols = pack_a_cols,
     .pack_b_rows = pack_b_rows,

@@ -37,7 +37,7 @@ typedef uint32_t vu_any __attribute__((vector_size(VB), aligned(4), may_alias));
 
 #define TILE_INLINE static inline __attribute__((always_inline))
 // Sums live in registers only when every loop over a tile is unrolled.
-#define TILE_UNROLL _Pragma("GCC unroll 16")
+#define TILE_UNROLL _Pragma("GCC unroll 32")
 
 TILE_INLINE vf vf_load(const float *p)
 {
@@ -183,6 +183,25 @@ TILE_INLINE void tile_end(vf acc[MR][NV], const struct em_gemm_tile *t, int rows
         TILE_ENTRIES_4                                                                             \
     }
 #endif
+
+// The FMAs of whole tiles, on registers alone.
+static inline float roof_fma(size_t iterations)
+{
+    vf acc[MR * NV], sum = {0};
+    const vf x = vf_set((float)(iterations != 1) * 0.5f),
+             y = vf_set(0.25f); // not known to the compiler
+    TILE_UNROLL
+    for (int r = 0; r < MR * NV; r++)
+        acc[r] = vf_set((float)r);
+    for (size_t i = 0; i < iterations; i++) {
+        TILE_UNROLL
+        for (int r = 0; r < MR * NV; r++)
+            acc[r] = vf_fma(acc[r], x, y);
+    }
+    for (int r = 0; r < MR * NV; r++)
+        sum += acc[r];
+    return sum[0];
+}
 
 // The epilogue for columns that do not fill a vector: one at a time, rounded as tile_end does.
 static inline void finish_columns(const struct em_gemm_tile *t, size_t rows, size_t cols)
