@@ -1,0 +1,244 @@
+// Heat maps of expert use. Colour is a share relative to an even split (1x), in steps of log2 from
+// a quarter to four times: the same scale in every map, so that one legend serves all.
+#include <math.h>
+#include <stdio.h>
+
+#include "base/alloc.h"
+#include "report/markup.h"
+#include "report/scale.h"
+#include "report/svg.h"
+
+enum { LOAD_COLUMNS = 96, LEVELS = 2 * EM_LEVELS + 1 };
+
+static ember_status open_svg(struct em_buf *out, double width, double height)
+{
+    EM_TRY(em_buf_puts(out, "<svg role=\"img\" class=\"map\" viewBox=\"0 0 "));
+    EM_TRY(em_svg_number(out, width));
+    EM_TRY(em_buf_putc(out, ' '));
+    EM_TRY(em_svg_number(out, height));
+    EM_TRY(em_buf_puts(out, "\" style=\"max-width:"));
+    EM_TRY(em_svg_number(out, width));
+    return em_buf_puts(out, "px\" aria-label=\"");
+}
+
+static ember_status text_at(struct em_buf *out, const char *class, double x, double y)
+{
+    EM_TRY(em_buf_printf(out, "<text class=\"%s\" x=\"", class));
+    EM_TRY(em_svg_number(out, x));
+    EM_TRY(em_buf_puts(out, "\" y=\""));
+    EM_TRY(em_svg_number(out, y));
+    return em_buf_puts(out, "\">");
+}
+
+static ember_status rect_at(struct em_buf *out, int level, double x, double y, double w, double h)
+{
+    EM_TRY(em_buf_printf(out, "<rect class=\"h%d\" x=\"", level + EM_LEVELS));
+    EM_TRY(em_svg_number(out, x));
+    EM_TRY(em_buf_puts(out, "\" y=\""));
+    EM_TRY(em_svg_number(out, y));
+    EM_TRY(em_buf_puts(out, "\" width=\""));
+    EM_TRY(em_svg_number(out, w));
+    EM_TRY(em_buf_puts(out, "\" height=\""));
+    EM_TRY(em_svg_number(out, h));
+    return em_buf_puts(out, "\"");
+}
+
+// Rows by columns of levels, as one path a level with equal neighbours joined: a map of thousands
+// of cells stays a few kilobytes.
+static ember_status draw_cells(struct em_buf *out, const signed char *level, size_t rows,
+                               size_t columns, double x, double y, double w, double h)
+{
+    for (int v = -EM_LEVELS; v <= EM_LEVELS; v++) {
+        bool open = false;
+        for (size_t r = 0; r < rows; r++)
+            for (size_t c = 0; c < columns; c++) {
+                if (level[r * columns + c] != v) continue;
+                size_t end = c + 1;
+                while (end < columns && level[r * columns + end] == v)
+                    end++;
+                if (!open) EM_TRY(em_buf_printf(out, "<path class=\"h%d\" d=\"", v + EM_LEVELS));
+                open = true;
+                EM_TRY(em_buf_putc(out, 'M'));
+                EM_TRY(em_svg_number(out, x + (double)c * w));
+                EM_TRY(em_buf_putc(out, ' '));
+                EM_TRY(em_svg_number(out, y + (double)r * h));
+                EM_TRY(em_buf_putc(out, 'h'));
+                EM_TRY(em_svg_number(out, (double)(end - c) * w));
+                EM_TRY(em_buf_putc(out, 'v'));
+                EM_TRY(em_svg_number(out, h));
+                EM_TRY(em_buf_puts(out, "H"));
+                EM_TRY(em_svg_number(out, x + (double)c * w));
+                EM_TRY(em_buf_putc(out, 'z'));
+                c = end - 1;
+            }
+        if (open) EM_TRY(em_buf_puts(out, "\"/>"));
+    }
+    return EMBER_OK;
+}
+
+// Labels for at most about 16 rows or columns; 1 in `every` is named.
+static size_t label_every(size_t n)
+{
+    return n <= 16 ? 1 : (n + 7) / 8;
+}
+
+ember_status em_svg_load(const struct em_report *r, const struct em_report_layer *l,
+                         struct em_buf *out)
+{
+    const size_t E = l->experts, n = r->load_count;
+    const size_t columns = n < LOAD_COLUMNS ? n : LOAD_COLUMNS;
+    const double left = 26, right = 52, width = 520, top = 2;
+    const double h = E <= 16 ? 16 : E <= 32 ? 9 : 5;
+    const double w = (width - left - right) / (double)columns;
+    size_t cells;
+    if (!em_mul_size(E, columns, &cells)) return em_fail(EMBER_E_NOMEM, "report: %zu experts", E);
+    signed char *level = em_alloc(cells);
+    if (!level) return EMBER_E_NOMEM;
+    for (size_t c = 0; c < columns; c++) {
+        // A column is the mean of its snapshots.
+        const size_t first = n * c / columns, end = n * (c + 1) / columns;
+        for (size_t e = 0; e < E; e++) {
+            double sum = 0;
+            for (size_t i = first; i < end; i++)
+                sum += l->load[i * E + e];
+            level[e * columns + c] = (signed char)em_level(sum / (double)(end - first) * (double)E);
+        }
+    }
+    char figure[EM_FIGURE];
+    ember_status status;
+    EM_TRY_GOTO(status, done, open_svg(out, width, top + (double)E * h + 18));
+    EM_TRY_GOTO(status, done,
+                em_buf_printf(out,
+                              "Share of the tokens that each of %zu experts of layer %zu got over "
+                              "training\">",
+                              E, l->layer));
+    EM_TRY_GOTO(status, done, draw_cells(out, level, E, columns, left, top, w, h));
+    for (size_t e = 0; e < E; e += label_every(E)) {
+        const double y = top + ((double)e + 0.5) * h + 3.5;
+        EM_TRY_GOTO(status, done, text_at(out, "ty", left - 6, y));
+        EM_TRY_GOTO(status, done, em_buf_printf(out, "%zu</text>", e));
+        EM_TRY_GOTO(status, done, text_at(out, "tr", left + (double)columns * w + 8, y));
+        EM_TRY_GOTO(
+            status, done,
+            em_buf_printf(out, "%s %%</text>", em_percent(l->load[(n - 1) * E + e], figure)));
+    }
+    const double below = top + (double)E * h + 13;
+    EM_TRY_GOTO(status, done, text_at(out, "tr", left, below));
+    EM_TRY_GOTO(status, done,
+                em_buf_printf(out, "step %s</text>", em_figure(r->load_steps[0], figure)));
+    EM_TRY_GOTO(status, done, text_at(out, "ty", left + (double)columns * w, below));
+    EM_TRY_GOTO(status, done,
+                em_buf_printf(out, "%s</text>", em_figure(r->load_steps[n - 1], figure)));
+    EM_TRY_GOTO(status, done, em_buf_puts(out, "</svg>\n"));
+done:
+    em_free(level);
+    return status;
+}
+
+static ember_status domain_cell(const struct em_report *r, const struct em_report_layer *l,
+                                size_t d, size_t e, double x, double y, double w, double h,
+                                struct em_buf *out)
+{
+    const double share = l->domain_share[d * l->experts + e], ratio = share * (double)l->experts;
+    const int level = em_level(ratio);
+    char percent[EM_FIGURE], times[EM_FIGURE];
+    em_percent(share, percent);
+    EM_TRY(rect_at(out, level, x, y, w - 1, h - 1));
+    EM_TRY(em_buf_puts(out, "><title>"));
+    EM_TRY(em_html_text(out, r->domains[d].name));
+    EM_TRY(em_buf_printf(out, ": %s %% to expert %zu, %s× an even split</title></rect>", percent, e,
+                         em_decimal(ratio, 2, times)));
+    if (w < 24) return EMBER_OK;
+    char class[16];
+    snprintf(class, sizeof class, "tc c%d", level + EM_LEVELS);
+    EM_TRY(text_at(out, class, x + (w - 1) / 2, y + h / 2 + 3.5));
+    return em_buf_printf(out, "%s</text>", percent);
+}
+
+ember_status em_svg_domains(const struct em_report *r, const struct em_report_layer *l,
+                            struct em_buf *out)
+{
+    const size_t E = l->experts, D = r->domain_count;
+    const double left = 76, width = 520, top = 16, h = 26;
+    const double w = fmin((width - left) / (double)E, 54);
+    EM_TRY(open_svg(out, width, top + (double)D * h + 2));
+    EM_TRY(em_buf_printf(out,
+                         "Share of each domain's tokens that the %zu experts of layer %zu get\">",
+                         E, l->layer));
+    for (size_t e = 0; e < E; e += label_every(E)) {
+        EM_TRY(text_at(out, "tx", left + ((double)e + 0.5) * w, top - 5));
+        EM_TRY(em_buf_printf(out, "%zu</text>", e));
+    }
+    for (size_t d = 0; d < D; d++) {
+        const double y = top + (double)d * h;
+        EM_TRY(text_at(out, "ty name", left - 8, y + h / 2 + 3.5));
+        EM_TRY(em_html_text(out, r->domains[d].name));
+        EM_TRY(em_buf_puts(out, "</text>"));
+        for (size_t e = 0; e < E; e++)
+            EM_TRY(domain_cell(r, l, d, e, left + (double)e * w, y, w, h, out));
+    }
+    return em_buf_puts(out, "</svg>\n");
+}
+
+ember_status em_svg_coactivation(const struct em_report_layer *l, struct em_buf *out)
+{
+    const size_t E = l->experts;
+    const double chance = E > 1 ? (double)(l->active - 1) / (double)(E - 1) : 1;
+    const double left = 26, top = 16;
+    const double side = fmin(300 / (double)E, 30);
+    size_t cells;
+    if (!em_mul_size(E, E, &cells)) return em_fail(EMBER_E_NOMEM, "report: %zu experts", E);
+    signed char *level = em_alloc(cells);
+    if (!level) return EMBER_E_NOMEM;
+    for (size_t i = 0; i < cells; i++)
+        // The diagonal says nothing: left out.
+        level[i] = i % (E + 1) ? (signed char)em_level(l->coactivation[i] / chance) : EM_LEVELS + 1;
+    ember_status status;
+    EM_TRY_GOTO(status, done,
+                open_svg(out, left + (double)E * side + 4, top + (double)E * side + 4));
+    EM_TRY_GOTO(status, done,
+                em_buf_printf(out, "How often two of the %zu experts of layer %zu share a token\">",
+                              E, l->layer));
+    EM_TRY_GOTO(status, done, draw_cells(out, level, E, E, left, top, side, side));
+    for (size_t e = 0; e < E; e += label_every(E)) {
+        EM_TRY_GOTO(status, done, text_at(out, "tx", left + ((double)e + 0.5) * side, top - 5));
+        EM_TRY_GOTO(status, done, em_buf_printf(out, "%zu</text>", e));
+        EM_TRY_GOTO(status, done,
+                    text_at(out, "ty", left - 6, top + ((double)e + 0.5) * side + 3.5));
+        EM_TRY_GOTO(status, done, em_buf_printf(out, "%zu</text>", e));
+    }
+    EM_TRY_GOTO(status, done, em_buf_puts(out, "</svg>\n"));
+done:
+    em_free(level);
+    return status;
+}
+
+ember_status em_svg_levels(struct em_buf *out)
+{
+    static const struct {
+        int level;
+        const char *text;
+    } labels[] = {{-EM_LEVELS, "¼×"},
+                  {-EM_LEVELS / 2, "½×"},
+                  {0, "1×"},
+                  {EM_LEVELS / 2, "2×"},
+                  {EM_LEVELS, "4×"}};
+    const double w = 15, h = 11, left = 52;
+    EM_TRY(open_svg(out, LEVELS * w + 2 * left, 32));
+    EM_TRY(em_buf_puts(
+        out, "Colours: from blue, a quarter of an even split or less, to orange, four times "
+             "or more\">"));
+    for (int v = -EM_LEVELS; v <= EM_LEVELS; v++) {
+        EM_TRY(rect_at(out, v, left + (double)(v + EM_LEVELS) * w, 2, w, h));
+        EM_TRY(em_buf_puts(out, "/>"));
+    }
+    for (size_t i = 0; i < sizeof labels / sizeof *labels; i++) {
+        EM_TRY(
+            text_at(out, "tx", left + ((double)(labels[i].level + EM_LEVELS) + 0.5) * w, h + 15));
+        EM_TRY(em_buf_printf(out, "%s</text>", labels[i].text));
+    }
+    EM_TRY(text_at(out, "ty", left - 8, h));
+    EM_TRY(em_buf_puts(out, "fewer</text>"));
+    EM_TRY(text_at(out, "tr", left + LEVELS * w + 8, h));
+    return em_buf_puts(out, "more</text></svg>\n");
+}
