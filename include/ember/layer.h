@@ -182,6 +182,8 @@ EMBER_API size_t ember_build_width(const ember_build *build);
 EMBER_API size_t ember_build_block(const ember_build *build);
 /** For routers: the number of experts to choose among. */
 EMBER_API size_t ember_build_experts(const ember_build *build);
+/** For routers: each token goes to k of them. */
+EMBER_API void ember_build_chooses(ember_build *build, size_t k);
 
 /**
  * Declares a parameter `path.name` of the layer being built; *param is its tensor (f32), whose data

@@ -22,9 +22,15 @@ size_t ember_build_experts(const ember_build *build)
     return build->routed;
 }
 
+void ember_build_chooses(ember_build *build, size_t k)
+{
+    build->chosen = k;
+}
+
 void em_params_deinit(struct em_params *params)
 {
     em_free(params->param);
+    em_free(params->moe);
     *params = (struct em_params){0};
 }
 
@@ -82,8 +88,8 @@ ember_status ember_param(ember_build *build, ember_tensor **param, const char *n
 }
 
 // The component that a config names: an object with "type", or the bare name.
-static ember_status resolve(const ember_build *build, ember_kind kind, const ember_config *config,
-                            const char *where, const struct em_component **component)
+static ember_status resolve(ember_kind kind, const ember_config *config, const char *where,
+                            const struct em_component **component)
 {
     (void)build;
     const json_t *json = em_config_json(config),
@@ -95,15 +101,15 @@ static ember_status resolve(const ember_build *build, ember_kind kind, const emb
     return em_registry_need(kind, json_string_value(type), where, component);
 }
 
-static ember_status child_of(ember_build *build, const char *name, ember_kind kind,
-                             const ember_config *config, size_t experts, ember_layer **child)
+static ember_status build_child(ember_build *build, const char *name, const char *where,
+                                ember_kind kind, const ember_config *config, size_t experts,
+                                ember_layer **child)
 {
     const struct em_component *component;
-    const char *where = em_arena_printf(build->arena, "%s.%s", build->where, name);
     const char *path =
         em_arena_printf(build->arena, "%s%s%s", build->path, *build->path ? "." : "", name);
-    if (!where || !path) return EMBER_E_NOMEM;
-    EM_TRY(resolve(build, kind, config, where, &component));
+    if (!path) return EMBER_E_NOMEM;
+    EM_TRY(resolve(kind, config, where, &component));
     const ember_layer_type *type = component->impl;
     if ((type->flags & EMBER_NOT_CAUSAL) && !build->allow_not_causal)
         return em_fail(EMBER_E_CONFIG,
@@ -123,8 +129,22 @@ static ember_status child_of(ember_build *build, const char *name, ember_kind ki
     if (experts) inner.experts = experts;
     EM_TRY(type->build(layer, &inner));
     build->n_parameters = inner.n_parameters;
+    build->chosen = inner.chosen;
     *child = layer;
     return EMBER_OK;
+}
+
+ember_status em_build_at(struct ember_build *build, const char *name, const char *where,
+                         ember_kind kind, const ember_config *config, ember_layer **layer)
+{
+    return build_child(build, name, where, kind, config, 0, layer);
+}
+
+static ember_status child_of(ember_build *build, const char *name, ember_kind kind,
+                             const ember_config *config, size_t experts, ember_layer **child)
+{
+    const char *where = em_arena_printf(build->arena, "%s.%s", build->where, name);
+    return where ? build_child(build, name, where, kind, config, experts, child) : EMBER_E_NOMEM;
 }
 
 ember_status ember_child(ember_build *build, const char *name, ember_kind kind,
@@ -144,7 +164,7 @@ ember_status ember_child_group(ember_build *build, const char *name, const ember
 ember_status ember_config_groupable(ember_build *build, const ember_config *config, bool *groupable)
 {
     const struct em_component *component;
-    EM_TRY(resolve(build, EMBER_CHANNEL_MIXER, config, build->where, &component));
+    EM_TRY(resolve(EMBER_CHANNEL_MIXER, config, build->where, &component));
     const ember_layer_type *type = component->impl;
     *groupable = (type->flags & EMBER_GROUPABLE) && !build->experts;
     return EMBER_OK;

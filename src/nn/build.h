@@ -17,9 +17,17 @@ struct em_param {
     bool expert; // the first dimension counts experts
 };
 
+// A mixture of experts: a token uses k of them.
+struct em_moe_record {
+    const char *path;
+    size_t experts, k;
+};
+
 struct em_params {
     struct em_param **param; // in the order of declaration; the objects live in the arena
     size_t count, capacity;
+    struct em_moe_record *moe;
+    size_t moe_count, moe_capacity;
 };
 
 struct ember_build {
@@ -31,6 +39,7 @@ struct ember_build {
     size_t width, block;
     size_t experts; // parameters declared now get this many as their first dimension; 0: none
     size_t routed;  // experts that the router being built chooses among
+    size_t chosen;  // by the router that was built last, for each token
     size_t max_parameters; // 0: no limit. A config that asks for more is refused.
     size_t n_parameters;
     bool allow_not_causal;
@@ -38,6 +47,11 @@ struct ember_build {
 
 // Registers the layer types of this room. Once.
 ember_status em_nn_register(void) EMBER_CHECKED;
+
+// Builds a component at the path `build->path.name`, named `where` in messages.
+ember_status em_build_at(struct ember_build *build, const char *name, const char *where,
+                         ember_kind kind, const ember_config *config,
+                         ember_layer **layer) EMBER_CHECKED;
 
 void em_params_deinit(struct em_params *params);
 struct em_param *em_params_find(const struct em_params *params, const char *path);

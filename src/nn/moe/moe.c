@@ -2,6 +2,7 @@
 // Shazeer et al. 2017, arXiv:1701.06538.
 #include <ember/ops.h>
 
+#include "base/alloc.h"
 #include "nn/build.h"
 #include "ops/program.h"
 
@@ -56,6 +57,10 @@ static ember_status build(ember_layer *l, ember_build *b)
     const size_t outer = b->routed;
     b->routed = m->experts;
     EMBER_TRY(ember_child(b, "router", EMBER_ROUTER, m->router, &m->route));
+    struct em_params *params = b->params;
+    EMBER_TRY(
+        em_grow(&params->moe, &params->moe_capacity, params->moe_count + 1, sizeof *params->moe));
+    params->moe[params->moe_count++] = (struct em_moe_record){l->path, m->experts, b->chosen};
     EMBER_TRY(ember_child(b, "combiner", EMBER_COMBINER, m->combiner, &m->combine));
     EMBER_TRY(build_experts(m, b));
     b->routed = outer;

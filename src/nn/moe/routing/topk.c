@@ -11,6 +11,7 @@ ember_status em_topk_build(struct em_topk_router *r, ember_build *build, bool we
             "with 1 expert and renormalised weights the weight is always 1 and the router gets no "
             "gradient; "
             "take k >= 2, or weights that are not renormalised, or say \"accept_single\": true");
+    ember_build_chooses(build, r->k);
     EMBER_TRY(ember_param(build, &r->base.param[0], "weight", EMBER_INIT_NORMAL, EMBER_ROLE_ROUTER,
                           (size_t[]){E, D}, 2));
     if (!r->selection_bias) return EMBER_OK;

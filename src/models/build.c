@@ -1,0 +1,269 @@
+// From a config to layers.
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "models/model.h"
+#include "models/model_priv.h"
+
+// What a free block list may say besides its blocks; token ids and the like stay as they are.
+struct form_options {
+    size_t hidden_size, vocab_size, input_size, output_size, max_position_embeddings;
+    bool tie_word_embeddings;
+    float initializer_range;
+    double frozen_row;
+    const ember_config *final_norm, *blocks;
+};
+
+static const ember_option form_table[] = {
+    EMBER_OPT_SIZE(struct form_options, hidden_size, 256, 1, 1 << 20, "the model's width D"),
+    EMBER_OPT_SIZE(struct form_options, vocab_size, 0, 0, 1 << 24,
+                   "V; 0: the model reads `inputs` instead of tokens"),
+    EMBER_OPT_SIZE(struct form_options, input_size, 0, 0, 1 << 20,
+                   "width of `inputs`; 0: hidden_size, and no input matrix"),
+    EMBER_OPT_SIZE(
+        struct form_options, output_size, 0, 0, 1 << 20,
+        "models of `inputs`: width of the outputs; 0: hidden_size, and no output matrix"),
+    EMBER_OPT_SIZE(struct form_options, max_position_embeddings, 0, 0, 1 << 30,
+                   "longest sequence that it is meant for; 0: not said"),
+    EMBER_OPT_BOOL(struct form_options, tie_word_embeddings, true,
+                   "the output matrix is the embedding"),
+    EMBER_OPT_FLOAT(struct form_options, initializer_range, 0.02, 0, 100,
+                    "standard deviation of a random start"),
+    EMBER_OPT_DOUBLE(struct form_options, frozen_row, -1, -1, 1 << 24,
+                     "row of the embedding whose look-up has no gradient; -1: none"),
+    EMBER_OPT_COMPONENT(struct form_options, final_norm, EMBER_NORM, "{\"type\": \"rmsnorm\"}",
+                        "before the output matrix"),
+    EMBER_OPT_COMPONENTS(struct form_options, blocks, EMBER_BLOCK,
+                         "the blocks in order; a member {\"repeat\": n, \"share\": true, "
+                         "\"blocks\": [..]} is a group that runs n times"),
+    {0},
+};
+
+static const char *const form_also[] = {
+    "model_type",   "architectures", "transformers_version", "dtype", "torch_dtype",
+    "bos_token_id", "eos_token_id",  "pad_token_id",         "ember", NULL};
+
+const ember_option *em_form_options(void)
+{
+    return form_table;
+}
+
+enum { MAX_DEPTH = 4096, MAX_NESTING = 8 };
+
+struct block_list {
+    struct em_model *model;
+    struct ember_build *build;
+    size_t blocks_capacity, order_capacity;
+};
+
+static ember_status push_order(struct block_list *list, size_t block)
+{
+    struct em_model *m = list->model;
+    if (m->depth == MAX_DEPTH)
+        return em_fail(EMBER_E_CONFIG, "%s: more than %d blocks deep", m->name, MAX_DEPTH);
+    EM_TRY(em_grow(&m->order, &list->order_capacity, m->depth + 1, sizeof *m->order));
+    m->order[m->depth++] = block;
+    return EMBER_OK;
+}
+
+static ember_status build_one(struct block_list *list, const json_t *config, const char *where)
+{
+    struct em_model *m = list->model;
+    struct ember_build *b = list->build;
+    char name[32];
+    EM_TRY(em_grow(&m->block, &list->blocks_capacity, m->n_blocks + 1, sizeof(ember_layer *)));
+    snprintf(name, sizeof name, "blocks.%zu", m->n_blocks);
+    b->block = m->n_blocks;
+    b->where = where;
+    EM_TRY(
+        em_build_at(b, name, where, EMBER_BLOCK, em_json_config(config), &m->block[m->n_blocks]));
+    EM_TRY(push_order(list, m->n_blocks));
+    m->n_blocks++;
+    return EMBER_OK;
+}
+
+static ember_status build_list(struct block_list *list, const json_t *blocks, const char *where,
+                               unsigned nesting);
+
+static ember_status build_group(struct block_list *list, const json_t *group, const char *where,
+                                unsigned nesting)
+{
+    size_t repeat = 1;
+    bool share = false;
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)group, key, value)
+    {
+        if (strcmp(key, "repeat") && strcmp(key, "share") && strcmp(key, "blocks"))
+            return em_fail(EMBER_E_CONFIG,
+                           "%s.%s is not known; a group of blocks has repeat, share and blocks",
+                           where, key);
+    }
+    EM_TRY(em_json_get_size(group, where, "repeat", 1, MAX_DEPTH, &repeat));
+    EM_TRY(em_json_get_bool(group, where, "share", &share));
+    struct em_model *m = list->model;
+    const size_t first = m->depth;
+    EM_TRY(build_list(list, json_object_get(group, "blocks"), where, nesting + 1));
+    const size_t last = m->depth;
+    for (size_t i = 1; i < repeat; i++) {
+        if (!share) {
+            EM_TRY(build_list(list, json_object_get(group, "blocks"), where, nesting + 1));
+            continue;
+        }
+        for (size_t j = first; j < last; j++)
+            EM_TRY(push_order(list, m->order[j]));
+    }
+    return EMBER_OK;
+}
+
+static ember_status build_list(struct block_list *list, const json_t *blocks, const char *where,
+                               unsigned nesting)
+{
+    if (!json_is_array(blocks) || !json_array_size(blocks))
+        return em_fail(EMBER_E_CONFIG, "%s.blocks has to be a list of at least one block", where);
+    if (nesting > MAX_NESTING)
+        return em_fail(EMBER_E_CONFIG, "%s: groups of blocks nest deeper than %d", where,
+                       MAX_NESTING);
+    for (size_t i = 0; i < json_array_size(blocks); i++) {
+        const json_t *member = json_array_get(blocks, i);
+        const char *at = em_arena_printf(&list->model->arena,
+                                         nesting ? "%s.blocks[%zu]" : "%s: blocks[%zu]", where, i);
+        if (!at) return EMBER_E_NOMEM;
+        if (json_object_get(member, "blocks"))
+            EM_TRY(build_group(list, member, at, nesting));
+        else
+            EM_TRY(build_one(list, member, at));
+    }
+    return EMBER_OK;
+}
+
+static ember_status build_layers(struct em_model *m)
+{
+    struct form_options o;
+    EM_TRY(em_options_read(form_table, m->form, m->name, form_also, &o));
+    m->width = o.hidden_size;
+    m->vocabulary = o.vocab_size;
+    m->input_size = o.input_size ? o.input_size : o.hidden_size;
+    m->output_size = o.output_size ? o.output_size : o.hidden_size;
+    m->context = o.max_position_embeddings;
+    m->init_range = o.initializer_range;
+    m->frozen_row = (ptrdiff_t)o.frozen_row;
+    if (m->frozen_row >= (ptrdiff_t)(m->vocabulary ? m->vocabulary : 1))
+        return em_fail(EMBER_E_CONFIG, "%s: frozen_row %td is outside the vocabulary of %zu",
+                       m->name, m->frozen_row, m->vocabulary);
+    struct ember_build b = {.arena = &m->arena,
+                            .params = &m->params,
+                            .file = m->name,
+                            .path = "",
+                            .where = m->name,
+                            .width = m->width};
+    b.max_parameters = (size_t)1 << 42;
+    if (m->vocabulary) {
+        m->output_size = m->vocabulary;
+        EM_TRY(ember_param(&b, &m->embedding, "embedding.weight", EMBER_INIT_NORMAL,
+                           EMBER_ROLE_EMBEDDING, (size_t[]){m->vocabulary, m->width}, 2));
+    } else if (o.input_size) {
+        EM_TRY(ember_param(&b, &m->input, "input.weight", EMBER_INIT_NORMAL, EMBER_ROLE_EMBEDDING,
+                           (size_t[]){m->width, o.input_size}, 2));
+    }
+    struct block_list list = {.model = m, .build = &b};
+    EM_TRY(build_list(&list, em_config_json(o.blocks), m->name, 0));
+    b.where = m->name;
+    EM_TRY(em_build_at(&b, "final_norm", m->name, EMBER_NORM, o.final_norm, &m->final_norm));
+    if (m->vocabulary && o.tie_word_embeddings)
+        m->head = m->embedding;
+    else if (m->vocabulary || o.output_size)
+        EM_TRY(ember_param(&b, &m->head, "head.weight", EMBER_INIT_NORMAL, EMBER_ROLE_HEAD,
+                           (size_t[]){m->output_size, m->width}, 2));
+    for (size_t i = 0; i < m->params.count; i++)
+        m->n_values += ember_tensor_count(&m->params.param[i]->tensor);
+    return EMBER_OK;
+}
+
+static void note_unknown_keys(const struct em_model *m)
+{
+    const char *key;
+    json_t *value;
+    if (!m->family->keys) return;
+    json_object_foreach(m->config, key, value)
+    {
+        bool known = false;
+        for (size_t i = 0; m->family->keys[i] && !known; i++)
+            known = strcmp(m->family->keys[i], key) == 0;
+        if (!known)
+            em_note("%s: the key \"%s\" is not known to the family %s and is ignored", m->name, key,
+                    m->family->name);
+    }
+}
+
+static ember_status create(struct em_model *m, const json_t *config, const char *name,
+                           const struct em_weights *weights)
+{
+    m->name = em_arena_strdup(&m->arena, name);
+    m->config = json_deep_copy(config);
+    if (!m->name || !m->config) return em_fail(EMBER_E_NOMEM, "%s: out of memory", name);
+    if (!json_is_object(config))
+        return em_fail(EMBER_E_CONFIG, "%s: a config has to be an object", name);
+    const json_t *type = json_object_get(config, "model_type");
+    if (!json_is_string(type))
+        return em_fail(EMBER_E_CONFIG, "%s: model_type is needed: the name of a model family",
+                       name);
+    const struct em_component *family;
+    EM_TRY(em_registry_need(EMBER_FAMILY, json_string_value(type), name, &family));
+    m->family = family->impl;
+    EM_TRY(m->family->translate(m->config, m->name, weights, &m->form));
+    note_unknown_keys(m);
+    EM_TRY(build_layers(m));
+    EM_TRY(em_model_name_tensors(m));
+    return em_packs_create(&m->packs);
+}
+
+ember_status em_model_create(const json_t *config, const char *name,
+                             const struct em_weights *weights, struct em_model **model)
+{
+    struct em_model *m = em_calloc(1, sizeof *m);
+    if (!m) return EMBER_E_NOMEM;
+    const ember_status status = create(m, config, name, weights);
+    if (status != EMBER_OK) {
+        em_model_close(m);
+        return status;
+    }
+    *model = m;
+    return EMBER_OK;
+}
+
+void em_model_close(struct em_model *m)
+{
+    if (!m) return;
+    if (m->memory) em_block_free(m->memory, m->memory_bytes);
+    em_packs_destroy(m->packs);
+    em_params_deinit(&m->params);
+    em_free(m->file_tensor);
+    em_free(m->block);
+    em_free(m->order);
+    json_decref(m->form);
+    json_decref(m->config);
+    em_arena_deinit(&m->arena);
+    em_free(m);
+}
+
+void em_model_count(const struct em_model *m, size_t *total, size_t *active)
+{
+    *total = *active = 0;
+    for (size_t i = 0; i < m->params.count; i++) {
+        const struct em_param *p = m->params.param[i];
+        size_t n = ember_tensor_count(&p->tensor);
+        *total += n;
+        // An expert's parameters count by the share of experts that a token goes to.
+        for (size_t e = 0; e < m->params.moe_count; e++) {
+            const struct em_moe_record *moe = &m->params.moe[e];
+            const size_t length = strlen(moe->path);
+            if (strncmp(p->tensor.name, moe->path, length) == 0 &&
+                strncmp(p->tensor.name + length, ".expert", 7) == 0)
+                n = n / moe->experts * moe->k;
+        }
+        *active += n;
+    }
+}

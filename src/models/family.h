@@ -1,0 +1,68 @@
+// Model families: what a config.json's model_type means, in terms of a free block list, and what
+// its parameters are called in files.
+#ifndef EM_MODELS_FAMILY_H
+#define EM_MODELS_FAMILY_H
+
+#include "base/json.h"
+#include "formats/weights.h"
+
+// A pattern of names: '#' is the block's index, '@' an expert's. A parameter whose experts are
+// stacked has '@' in `theirs` only (each expert is a tensor of its own there).
+struct em_name {
+    const char *ours, *theirs;
+    bool depthwise; // [D, L] here, [D, 1, L] there
+};
+
+struct em_family {
+    const char *name; // model_type
+    const char *help;
+    const char *architecture;    // what transformers calls the causal model; NULL: none
+    const struct em_name *names; // ends with NULL; NULL: names are ours
+    const char *const
+        *keys; // known keys of config.json; others are noted. NULL: the family checks itself
+    // The model as a free block list (see docs/configs.md). `where` is the config's name, `weights`
+    // may be NULL.
+    ember_status (*translate)(const json_t *config, const char *where,
+                              const struct em_weights *weights, json_t **form);
+    // What a written config.json has to carry besides; NULL: nothing. Changes `config`.
+    ember_status (*complete)(json_t *config);
+};
+
+extern const struct em_family *const em_families[];
+extern const size_t em_families_count;
+const struct em_family *em_family_find(const char *model_type);
+ember_status em_models_register(void) EMBER_CHECKED; // into the registry
+
+// ---- for families ----
+
+// Flat readers with defaults; `where` names the config in messages.
+struct em_reader {
+    const json_t *config;
+    const char *where;
+    ember_status status; // the first failure; later reads do nothing
+};
+size_t em_read_size(struct em_reader *r, const char *key, size_t preset, size_t min, size_t max);
+double em_read_double(struct em_reader *r, const char *key, double preset, double min, double max);
+bool em_read_bool(struct em_reader *r, const char *key, bool preset);
+const char *em_read_string(struct em_reader *r, const char *key, const char *preset);
+bool em_read_has(const struct em_reader *r, const char *key); // there, and not null
+
+// Rotary options of an attention config, from rope_scaling, rope_parameters and rope_theta as
+// transformers reads them; `parameters` NULL: those of the config itself. Adds rope_* keys to
+// `attention`.
+ember_status em_read_rope(struct em_reader *r, const json_t *parameters, double default_theta,
+                          size_t head_dim, size_t context, json_t *attention) EMBER_CHECKED;
+
+// {"hidden_size", "vocab_size", "tie_word_embeddings", ..} of a form, and its empty "blocks".
+json_t *em_form_new(struct em_reader *r, size_t width, size_t vocabulary, bool tied,
+                    double norm_eps, ptrdiff_t frozen_row);
+// Puts value (stolen; NULL is out of memory) under key; records failures in the reader.
+void em_form_set(struct em_reader *r, json_t *object, const char *key, json_t *value);
+void em_form_add_block(struct em_reader *r, json_t *form, json_t *block); // stolen
+// A row of the embedding that pad_token_id names, as transformers reads it; `preset` when absent.
+ptrdiff_t em_read_padding(struct em_reader *r, ptrdiff_t preset, size_t vocabulary);
+// Attention layers of an LFM2 config: layer_types, full_attn_idxs, or all. `kinds` lists the
+// allowed types.
+ember_status em_read_layer_type(struct em_reader *r, size_t layer, const char **type) EMBER_CHECKED;
+
+#endif

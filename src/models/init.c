@@ -1,0 +1,65 @@
+// Memory of the parameters, and their random start.
+#include "base/alloc.h"
+#include "base/rng.h"
+#include "models/model.h"
+
+ember_status em_model_allocate(struct em_model *m)
+{
+    if (m->memory) return EMBER_OK;
+    size_t offset = 0;
+    // Each parameter begins on a cache line.
+    for (size_t i = 0; i < m->params.count; i++)
+        offset += (ember_tensor_count(&m->params.param[i]->tensor) + 15) / 16 * 16;
+    if (!em_mul_size(offset, sizeof(float), &m->memory_bytes) ||
+        !(m->memory = em_block_alloc(m->memory_bytes)))
+        return em_fail(EMBER_E_NOMEM, "%s: no memory for %zu parameters", m->name, m->n_values);
+    offset = 0;
+    for (size_t i = 0; i < m->params.count; i++) {
+        ember_tensor *t = &m->params.param[i]->tensor;
+        t->data = m->memory + offset;
+        offset += (ember_tensor_count(t) + 15) / 16 * 16;
+    }
+    return EMBER_OK;
+}
+
+void em_model_init(struct em_model *m, uint64_t seed)
+{
+    for (size_t i = 0; i < m->params.count; i++) {
+        const struct em_param *p = m->params.param[i];
+        float *w = em_f32(&p->tensor);
+        const size_t n = ember_tensor_count(&p->tensor);
+        struct em_rng rng;
+        em_rng_seed(&rng, seed, i);
+        for (size_t j = 0; j < n; j++) {
+            switch (p->init) {
+            case EMBER_INIT_NORMAL:
+                w[j] = (float)(em_rng_normal(&rng) * (double)m->init_range);
+                break;
+            case EMBER_INIT_ONES: w[j] = 1; break;
+            case EMBER_INIT_ZEROS:
+            case EMBER_INIT_BUFFER: w[j] = 0; break;
+            }
+        }
+    }
+    // transformers starts the row of the padding token at zero.
+    for (size_t j = 0; m->embedding && m->frozen_row >= 0 && j < m->width; j++)
+        em_f32(m->embedding)[(size_t)m->frozen_row * m->width + j] = 0;
+    em_packs_changed(m->packs);
+}
+
+ember_status em_model_attach_gradients(struct em_model *m, float *memory)
+{
+    for (size_t i = 0; i < m->params.count; i++) {
+        struct em_param *p = m->params.param[i];
+        const size_t n = ember_tensor_count(&p->tensor);
+        if (!p->frozen && !p->tensor.grad) {
+            ember_tensor *g = em_arena_alloc(&m->arena, sizeof *g);
+            if (!g) return EMBER_E_NOMEM;
+            EM_TRY(em_tensor_init(g, EMBER_F32, p->tensor.dim, p->tensor.ndim, NULL));
+            p->tensor.grad = g;
+        }
+        if (p->tensor.grad) p->tensor.grad->data = memory;
+        memory += n;
+    }
+    return EMBER_OK;
+}

@@ -1,0 +1,161 @@
+// Reading a model folder.
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "models/model.h"
+#include "models/model_priv.h"
+
+// Other spellings of a tensor's name that are read too. transformers names some differently in
+// memory.
+static const struct em_st_tensor *find_other_spelling(const struct em_weights *weights,
+                                                      const char *name)
+{
+    static const struct {
+        const char *from, *to;
+    } spelling[] = {{".self_attn.gate_proj.", ".self_attn.g_proj."}};
+    char other[256];
+    for (size_t i = 0; i < sizeof spelling / sizeof *spelling; i++) {
+        const char *at = strstr(name, spelling[i].from);
+        if (!at) continue;
+        snprintf(other, sizeof other, "%.*s%s%s", (int)(at - name), name, spelling[i].to,
+                 at + strlen(spelling[i].from));
+        const struct em_st_tensor *t = em_weights_find(weights, other);
+        if (t) return t;
+    }
+    // A bare text model is saved without the leading "model.".
+    if (strncmp(name, "model.", 6) == 0) return em_weights_find(weights, name + 6);
+    return NULL;
+}
+
+struct fused {
+    const struct em_st_tensor *tensor;
+    size_t first; // element
+};
+
+// Experts as transformers holds them in memory: gate_up_proj [E, 2F, D] (w1 then w3) and down_proj
+// [E, D, F].
+static struct fused find_fused(const struct em_weights *weights, const struct em_file_tensor *f)
+{
+    char name[256];
+    const char *at = strstr(f->name, ".experts.");
+    struct fused result = {0};
+    size_t expert;
+    char which;
+    if (!at || sscanf(at, ".experts.%zu.w%c.weight", &expert, &which) != 2 || f->ndim != 2)
+        return result;
+    snprintf(name, sizeof name, "%.*s.experts.%s", (int)(at - f->name), f->name,
+             which == '2' ? "down_proj" : "gate_up_proj");
+    const struct em_st_tensor *t = em_weights_find(weights, name);
+    const size_t parts = which == '2' ? 1 : 2;
+    if (!t || t->rank != 3 || t->shape[0] <= expert || t->shape[1] != parts * f->dim[0] ||
+        t->shape[2] != f->dim[1])
+        return result;
+    result.tensor = t;
+    result.first = (expert * parts + (which == '3' ? 1 : 0)) * f->count;
+    return result;
+}
+
+static bool same_shape(const struct em_st_tensor *t, const struct em_file_tensor *f)
+{
+    return t->rank == f->ndim &&
+           (f->ndim == 0 || memcmp(t->shape, f->dim, f->ndim * sizeof *f->dim) == 0);
+}
+
+static ember_status load_one(const struct em_weights *weights, const struct em_file_tensor *f,
+                             const struct em_st_tensor **used)
+{
+    float *to = em_f32(&f->param->tensor) + f->offset;
+    const struct em_st_tensor *t = em_weights_find(weights, f->name);
+    if (!t) t = find_other_spelling(weights, f->name);
+    if (!t) {
+        const struct fused fused = find_fused(weights, f);
+        if (fused.tensor) {
+            *used = fused.tensor;
+            const size_t bytes = em_st_dtype_bits(fused.tensor->dtype) / 8;
+            return em_st_to_f32(fused.tensor->dtype, fused.tensor->data + fused.first * bytes, to,
+                                f->count);
+        }
+    }
+    if (!t && f->param->init == EMBER_INIT_BUFFER) { // a file without the buffer: it starts at zero
+        memset(to, 0, f->count * sizeof *to);
+        return EMBER_OK;
+    }
+    if (!t || !same_shape(t, f)) EM_TRY(em_weights_need(weights, f->name, f->dim, f->ndim, &t));
+    *used = t;
+    return em_st_tensor_f32(t, to);
+}
+
+static int by_address(const void *a, const void *b)
+{
+    const struct em_st_tensor *x = *(const struct em_st_tensor *const *)a,
+                              *y = *(const struct em_st_tensor *const *)b;
+    return x < y ? -1 : x > y;
+}
+
+// Whatever the files hold and nobody asked for is a line, not silence.
+static void note_unused(const struct em_model *m, const struct em_weights *weights,
+                        const struct em_st_tensor **used, size_t n)
+{
+    size_t unused = 0;
+    const char *first = NULL;
+    qsort(used, n, sizeof *used, by_address);
+    for (size_t i = 0; i < em_weights_count(weights); i++) {
+        const struct em_st_tensor *t = em_weights_at(weights, i);
+        if (bsearch(&t, used, n, sizeof *used, by_address)) continue;
+        // A tied head is often written twice.
+        if (m->head == m->embedding && strcmp(t->name, "lm_head.weight") == 0) continue;
+        if (!unused++) first = t->name;
+    }
+    if (unused)
+        em_warn("%s: %zu tensors are not used by this model, the first is %s",
+                em_weights_path(weights), unused, first);
+}
+
+ember_status em_model_load(struct em_model *m, const struct em_weights *weights)
+{
+    const struct em_st_tensor **used =
+        em_calloc(m->n_file_tensors ? m->n_file_tensors : 1, sizeof(struct em_st_tensor *));
+    if (!used) return EMBER_E_NOMEM;
+    ember_status status = EMBER_OK;
+    for (size_t i = 0; i < m->n_file_tensors && status == EMBER_OK; i++)
+        status = load_one(weights, &m->file_tensor[i], &used[i]);
+    if (status == EMBER_OK) note_unused(m, weights, used, m->n_file_tensors);
+    em_free(used);
+    em_packs_changed(m->packs);
+    return status;
+}
+
+ember_status em_model_read_config(const char *path, json_t **config)
+{
+    char *file = em_path_is_directory(path) ? em_path_join(path, "config.json") : em_strdup(path);
+    if (!file) return EMBER_E_NOMEM;
+    const ember_status status = em_json_read(file, 0, EM_JSON_COMMENTS, config);
+    em_free(file);
+    return status;
+}
+
+ember_status em_model_open(const char *path, struct em_model **model)
+{
+    json_t *config = NULL;
+    struct em_weights *weights = NULL;
+    struct em_model *m = NULL;
+    char *name = em_path_join(path, "config.json");
+    ember_status status = EMBER_E_NOMEM;
+    if (!name) return status;
+    EM_TRY_GOTO(status, out, em_model_read_config(path, &config));
+    EM_TRY_GOTO(status, out, em_weights_open(path, &weights));
+    EM_TRY_GOTO(status, out, em_model_create(config, name, weights, &m));
+    EM_TRY_GOTO(status, out, em_model_allocate(m));
+    EM_TRY_GOTO(status, out, em_model_load(m, weights));
+    *model = m;
+    m = NULL;
+out:
+    em_model_close(m);
+    em_weights_close(weights);
+    json_decref(config);
+    em_free(name);
+    return status;
+}
