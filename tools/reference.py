@@ -7,9 +7,11 @@ model's own files: transformers' conversion from memory to files is applied to t
 
 import contextlib
 import importlib
+import json
 import math
 import os
 import random
+import subprocess
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -35,9 +37,16 @@ def build(family, settings, seed):
     """A model of `family` whose every parameter is random, none left at an initial one or zero."""
     config = AutoConfig.for_model(family, **settings)
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, **EAGER).float().eval()
+    model = eager(AutoModelForCausalLM.from_config(config, **EAGER))
     randomise(model, seed)
     return model
+
+
+def eager(model):
+    """Float32, evaluation mode, and the plain loop over experts (others refuse odd widths)."""
+    if model.config.model_type == "lfm2_moe":
+        model.set_experts_implementation("eager")
+    return model.float().eval()
 
 
 def randomise(model, seed):
@@ -75,9 +84,7 @@ def load(folder):
     wrong = {kind: list(names) for kind, names in info.items() if names}
     if wrong:
         raise ValueError(f"{folder}: transformers does not take it as it is: {wrong}")
-    if hasattr(model, "set_experts_implementation") and model.config.model_type == "lfm2_moe":
-        model.set_experts_implementation("eager")
-    return model.float().eval()
+    return eager(model)
 
 
 @contextlib.contextmanager
@@ -88,6 +95,42 @@ def one_thread():
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def run_ember(program, *arguments):
+    """Runs the program with nothing on its terminal; an exit status other than 0 is an error."""
+    command = [program, *map(str, arguments)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}: {done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+def write_recipe(path, model, ids, **train):
+    """A recipe that starts from the folder `model` and takes its batches, in order, from the file `ids`."""
+    recipe = {"model": os.path.abspath(model), "data": {"ids": os.path.abspath(ids)}, "train": train, "seed": 1}
+    with open(path, "w") as f:
+        json.dump(recipe, f, indent=2)
+    return path
+
+
+def learnable_ids(vocab, steps, batch, tokens, seed):
+    """[steps, batch, tokens] of a random second-order source, on which a model's loss has far to fall."""
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randint(0, vocab, (8, 8, 3), generator=generator)
+    rows = steps * batch
+    ids = torch.randint(0, vocab, (rows, tokens), generator=generator)
+    for t in range(2, tokens):
+        pick = torch.randint(0, 3, (rows,), generator=generator)
+        ids[:, t] = table[ids[:, t - 1] % 8, ids[:, t - 2] % 8, pick]
+    return ids.reshape(steps, batch, tokens)
+
+
+def decayed_groups(model, decay):
+    """Decay for matrices, embedding and convolution; none for norms and biases."""
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def next_token_loss(logits, ids):
