@@ -91,7 +91,6 @@ ember_status ember_param(ember_build *build, ember_tensor **param, const char *n
 static ember_status resolve(ember_kind kind, const ember_config *config, const char *where,
                             const struct em_component **component)
 {
-    (void)build;
     const json_t *json = em_config_json(config),
                  *type = json_is_object(json) ? json_object_get(json, "type") : json;
     if (!config) return em_fail(EMBER_E_CONFIG, "%s: a %s is needed", where, ember_kind_name(kind));
