@@ -7,7 +7,7 @@ target_compile_options(ember_warnings INTERFACE
   $<$<BOOL:${EMBER_WERROR}>:-Werror>)
 
 add_library(ember_flags INTERFACE)
-target_compile_definitions(ember_flags INTERFACE _GNU_SOURCE)
+target_compile_definitions(ember_flags INTERFACE _GNU_SOURCE EMBER_VERSION="${PROJECT_VERSION}")
 target_compile_options(ember_flags INTERFACE -ffp-contract=off -fno-math-errno)
 if(EMBER_SANITIZE)
   target_compile_options(ember_flags INTERFACE -fsanitize=${EMBER_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)

@@ -82,7 +82,8 @@ struct em_call {
 struct em_exec {
     enum em_backend backend;
     bool bf16;         // matrix products round their operands to bf16 (f32 accumulation)
-    bool training;     // dropout and router noise on, losses compute gradients
+    bool training;     // dropout and router noise on
+    bool gradients;    // a backward follows: losses compute their gradient now
     double loss_scale; // losses are multiplied by it: 1 / scored tokens of the whole step
     double aux_scale;  // auxiliary losses' gradients are multiplied by it; 0: none
     uint64_t seed, step;

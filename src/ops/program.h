@@ -75,7 +75,8 @@ ember_status em_program_allocate(struct em_program *p) EMBER_CHECKED;
 // embedding says), states of the right layout. On failure nothing is changed, states included.
 struct em_run {
     const ember_batch *batch;
-    bool training;
+    bool training;                // dropout and router noise on
+    bool gradients;               // a backward follows: losses compute their gradient
     double loss_scale, aux_scale; // see em_exec
     uint64_t seed, step;
 };

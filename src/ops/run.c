@@ -117,6 +117,7 @@ ember_status em_program_forward(struct em_program *p, const struct em_run *run)
                                     b->offset[s + 1] - b->offset[s]));
     struct em_exec *x = &p->exec;
     x->training = run->training;
+    x->gradients = run->gradients && p->n_steps > p->n_forward;
     x->loss_scale = run->loss_scale;
     x->aux_scale = run->aux_scale;
     x->seed = run->seed;
@@ -143,7 +144,7 @@ ember_status em_program_forward(struct em_program *p, const struct em_run *run)
     for (size_t s = 0; b->state_out && s < b->n_sequences; s++)
         if (b->state_out[s])
             b->state_out[s]->position = (size_t)p->position[b->offset[s + 1] - 1] + 1;
-    p->forward_done = true;
+    p->forward_done = x->gradients;
     return EMBER_OK;
 }
 
@@ -158,7 +159,8 @@ ember_status em_program_backward(struct em_program *p)
 {
     if (!p->loss || p->n_steps == p->n_forward)
         return em_fail(EMBER_E_STATE, "the program was not recorded with a loss and gradients");
-    if (!p->forward_done) return em_fail(EMBER_E_STATE, "backward needs a forward before it");
+    if (!p->forward_done)
+        return em_fail(EMBER_E_STATE, "backward needs a forward with gradients before it");
     p->forward_done = false;
     struct em_exec *x = &p->exec;
     for (size_t i = 0, n = ember_tensor_count(p->loss); i < n; i++)

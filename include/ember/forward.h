@@ -1,0 +1,39 @@
+/** @file forward.h  Logits and gradients of a model for given tokens, from file to file. */
+#ifndef EMBER_FORWARD_H
+#define EMBER_FORWARD_H
+
+#include <stddef.h>
+
+#include <ember/runtime.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Start from {0}. */
+typedef struct ember_forward_options {
+    ember_runtime runtime; /**< compute: default f32 */
+    bool gradients;        /**< also `loss` and `grad.NAME` for every parameter */
+    size_t chunk;          /**< tokens at a time through the carried state; 0: all at once */
+} ember_forward_options;
+
+/**
+ * Runs a model in evaluation mode over the rows of a safetensors file, each a sequence of its own.
+ *
+ * @param model  a folder with config.json and weights.
+ * @param in     safetensors with `input_ids` [B, T] (i32 or i64), or `inputs` [B, T, D] and
+ * `timespans` [B, T] (f32).
+ * @param out    safetensors, replaced durably: f32 `logits` [B, T, V] or `outputs` [B, T, M]; with
+ * gradients also `loss` [1], the mean next-token cross-entropy in nats over B (T-1) places (for
+ * `inputs`: the mean squared output), and `grad.NAME` in the parameter's shape in the model's
+ * files.
+ * @retval EMBER_E_USAGE  gradients together with chunk.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_forward_file(const char *model, const char *in,
+                                                        const char *out,
+                                                        const ember_forward_options *options);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,70 @@
+// Joins the rooms' component tables.
+#include "api/library.h"
+
+#include <pthread.h>
+#include <stdio.h>
+
+#include "base/cpu.h"
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "kernels/gemm.h"
+#include "models/family.h"
+#include "nn/build.h"
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static ember_status started;
+static char start_message[256];
+
+static void start(void)
+{
+    enum em_isa isa;
+    started = em_isa_choose(&isa);
+    if (started == EMBER_OK) started = em_nn_register();
+    if (started == EMBER_OK) started = em_models_register();
+    // Other threads see the failure too, so the message must not stay with this one.
+    if (started != EMBER_OK)
+        snprintf(start_message, sizeof start_message, "%s", ember_last_error());
+}
+
+ember_status ember_start(void)
+{
+    pthread_once(&once, start);
+    return started == EMBER_OK ? EMBER_OK : em_fail(started, "%s", start_message);
+}
+
+const char *ember_version(void)
+{
+    return EMBER_VERSION;
+}
+
+void ember_quiet(bool quiet)
+{
+    em_log_threshold(quiet ? EM_LOG_WARN : EM_LOG_NOTE);
+}
+
+void ember_interrupt(void)
+{
+    em_interrupt_set(true);
+}
+
+ember_status em_runtime_open(const ember_runtime *options, bool bf16_default,
+                             struct em_runtime *runtime)
+{
+    static const ember_runtime none;
+    if (!options) options = &none;
+    EM_TRY(ember_start());
+    *runtime = (struct em_runtime){
+        .backend = options->backend == EMBER_BACKEND_REFERENCE ? EM_REFERENCE : EM_CPU};
+    const bool native = em_gemm_native(EM_GEMM_BF16) && runtime->backend == EM_CPU;
+    if (options->compute == EMBER_COMPUTE_BF16 && !native)
+        em_note("this machine has no bf16 instructions for the chosen backend: computing in f32");
+    runtime->bf16 = native && (options->compute == EMBER_COMPUTE_BF16 ||
+                               (options->compute == EMBER_COMPUTE_DEFAULT && bf16_default));
+    return em_pool_create(options->threads, &runtime->pool);
+}
+
+void em_runtime_close(struct em_runtime *runtime)
+{
+    em_pool_destroy(runtime->pool);
+    *runtime = (struct em_runtime){0};
+}

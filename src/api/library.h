@@ -1,0 +1,21 @@
+// What every public call needs: the registry filled, and a place to run.
+#ifndef EM_API_LIBRARY_H
+#define EM_API_LIBRARY_H
+
+#include <ember/runtime.h>
+
+#include "ops/program.h"
+
+// A resolved ember_runtime.
+struct em_runtime {
+    enum em_backend backend;
+    bool bf16;
+    struct em_pool *pool;
+};
+
+// `bf16_default`: what EMBER_COMPUTE_DEFAULT means where the machine has bf16 instructions.
+ember_status em_runtime_open(const ember_runtime *options, bool bf16_default,
+                             struct em_runtime *runtime) EMBER_CHECKED;
+void em_runtime_close(struct em_runtime *runtime);
+
+#endif
