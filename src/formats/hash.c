@@ -10,6 +10,18 @@
 
 enum { PIECE = 1 << 20 };
 
+ember_status em_file_probe(const char *path, bool *exists)
+{
+    struct stat s;
+    if (em_io()->stat(path, &s) == 0) {
+        *exists = true;
+        return EMBER_OK;
+    }
+    if (errno != ENOENT && errno != ENOTDIR) return em_fail_errno(path, "cannot stat");
+    *exists = false;
+    return EMBER_OK;
+}
+
 uint64_t em_hash_bytes(const void *p, size_t n)
 {
     return XXH3_64bits(p, n);

@@ -1,4 +1,5 @@
-// XXH3 of files, for manifests and caches.
+// What is known of a file: whether it is there, and the XXH3 of its bytes, for manifests and
+// caches.
 #ifndef EM_FORMATS_HASH_H
 #define EM_FORMATS_HASH_H
 
@@ -11,6 +12,10 @@
 struct em_file_hash {
     uint64_t bytes, xxh3;
 };
+
+// Whether there is something at `path`. Unlike em_path_exists a failure is not taken for absence:
+// deciding on it, a state would be thrown away because of one bad read.
+ember_status em_file_probe(const char *path, bool *exists) EMBER_CHECKED;
 
 uint64_t em_hash_bytes(const void *p, size_t n);
 

@@ -232,8 +232,11 @@ ember_status em_manifest_read(const char *folder, struct em_manifest *out)
     if (!path) return EMBER_E_NOMEM;
     struct em_buf text;
     em_buf_init(&text, 0);
-    ember_status status = em_path_exists(path) ? em_read_file(path, MANIFEST_LIMIT, &text)
-                                               : em_fail(EMBER_E_FORMAT, "%s: missing", path);
+    bool exists = false;
+    ember_status status = em_file_probe(path, &exists);
+    if (status == EMBER_OK)
+        status = exists ? em_read_file(path, MANIFEST_LIMIT, &text)
+                        : em_fail(EMBER_E_FORMAT, "%s: missing", path);
     if (status == EMBER_OK)
         status = em_manifest_parse(path, text.data ? text.data : "", text.size, out);
     em_buf_deinit(&text);

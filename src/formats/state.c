@@ -68,7 +68,7 @@ static ember_status read_and_verify(const char *folder, bool content, uint64_t *
 // Renamed first: a folder that is half removed is then garbage by its name, and nobody reads it.
 static ember_status discard(const char *folder)
 {
-    char *garbage = em_asprintf("%s.tmp", folder);
+    char *garbage = em_asprintf("%s.removed.tmp", folder); // step-N.tmp may be being written
     if (!garbage) return EMBER_E_NOMEM;
     ember_status status = em_remove_tree(garbage);
     if (status == EMBER_OK && em_io()->rename(folder, garbage) != 0)
@@ -82,9 +82,13 @@ static ember_status discard(const char *folder)
 // stays until the new one is in place.
 static ember_status make_way(const struct em_state_writer *w)
 {
-    if (!em_path_exists(w->final)) return EMBER_OK;
+    bool exists;
     uint64_t step;
-    if (read_and_verify(w->final, false, &step) != EMBER_OK) return discard(w->final);
+    EM_TRY(em_file_probe(w->final, &exists));
+    if (!exists) return EMBER_OK;
+    const ember_status whole = read_and_verify(w->final, false, &step);
+    if (whole == EMBER_E_FORMAT) return discard(w->final);
+    EM_TRY(whole);
     char *old = em_asprintf("%s.old", w->final);
     if (!old) return EMBER_E_NOMEM;
     ember_status status = em_remove_tree(old);
@@ -112,6 +116,39 @@ static ember_status point_latest(const struct em_state_writer *w)
     em_free(path);
     em_free(line);
     return status;
+}
+
+// ---- leftovers ----
+
+// Whether a durable write, interrupted, left this name: NAME.PID-SERIAL.tmp.
+static bool is_temporary(const char *name)
+{
+    const size_t length = strlen(name);
+    if (length < 5 || strcmp(name + length - 4, ".tmp") != 0) return false;
+    const char *p = name + length - 4, *end = p;
+    while (p > name && p[-1] >= '0' && p[-1] <= '9')
+        p--;
+    if (p == end || p == name || p[-1] != '-') return false;
+    end = --p;
+    while (p > name && p[-1] >= '0' && p[-1] <= '9')
+        p--;
+    return p < end && p > name + 1 && p[-1] == '.';
+}
+
+// Only plain files: a folder of such a name is somebody else's.
+static void clean_temporaries(const char *folder)
+{
+    char **names;
+    size_t count;
+    if (!em_path_is_directory(folder) || em_list_directory(folder, &names, &count) != EMBER_OK)
+        return;
+    for (size_t i = 0; i < count; i++) {
+        char *path = is_temporary(names[i]) ? em_path_join(folder, names[i]) : NULL;
+        if (path && !em_path_is_directory(path) && em_io()->unlink(path) != 0)
+            em_warn("%s: cannot remove", path);
+        em_free(path);
+    }
+    em_names_free(names, count);
 }
 
 // ---- finding ----
@@ -252,6 +289,13 @@ ember_status em_state_find(const char *dir, char **path, uint64_t *step)
 
 ember_status em_state_recover(const char *dir, char **path, uint64_t *step)
 {
+    static const char *const folders[] = {".", "best", "training"};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        char *folder = em_path_join(dir, folders[i]);
+        if (!folder) return EMBER_E_NOMEM;
+        clean_temporaries(folder);
+        em_free(folder);
+    }
     return find(dir, true, path, step);
 }
 
@@ -270,7 +314,9 @@ static ember_status prune(const struct em_state_writer *w)
     for (size_t i = 0; i < l.count && status == EMBER_OK; i++) {
         const struct found *f = &l.items[i];
         bool keep;
-        if (f->status != EMBER_OK)
+        if (f->step == w->step && !f->old)
+            keep = kept++ < KEEP;
+        else if (f->status != EMBER_OK)
             keep = f->status != EMBER_E_FORMAT;
         else if (f->step > w->step)
             keep = true;
@@ -354,8 +400,9 @@ ember_status em_publish_files(const char *from, const char *to, const char *cons
     EM_TRY(em_make_directories(to));
     for (size_t i = 0; i < count; i++) {
         char *source = em_path_join(from, names[i]), *target = em_path_join(to, names[i]);
-        ember_status status = source && target ? EMBER_OK : EMBER_E_NOMEM;
-        if (status == EMBER_OK && em_path_exists(source)) status = copy_file(source, target);
+        bool exists = false;
+        ember_status status = source && target ? em_file_probe(source, &exists) : EMBER_E_NOMEM;
+        if (exists) status = copy_file(source, target);
         em_free(source);
         em_free(target);
         EM_TRY(status);

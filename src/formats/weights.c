@@ -5,6 +5,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "formats/hash.h"
 #include "formats/pickle.h"
 #include "formats/weights.h"
 
@@ -211,16 +212,17 @@ static ember_status open_other(struct em_weights *w)
 static ember_status open_folder(struct em_weights *w)
 {
     char *index = em_path_join(w->path, INDEX), *single = em_path_join(w->path, SINGLE);
-    ember_status status;
-    if (!index || !single)
-        status = EMBER_E_NOMEM;
-    else if (em_path_exists(index))
+    bool sharded = false, whole = false;
+    ember_status status = index && single ? em_file_probe(index, &sharded) : EMBER_E_NOMEM;
+    if (status == EMBER_OK && !sharded) status = em_file_probe(single, &whole);
+    if (status == EMBER_OK && sharded) {
         status = open_index(w, index);
-    else if (em_path_exists(single)) {
+    } else if (status == EMBER_OK && whole) {
         status = add_file(w, single);
         if (status == EMBER_OK) status = add_all(w, w->files[0]);
-    } else
+    } else if (status == EMBER_OK) {
         status = open_other(w);
+    }
     em_free(index);
     em_free(single);
     return status;

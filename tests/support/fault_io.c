@@ -1,6 +1,7 @@
 #include "support/fault_io.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -152,7 +153,13 @@ static void undo(struct change *c)
         need(em_remove_tree(test_path(tree, c->name)) == EMBER_OK, "undo mkdir");
         break;
     }
-    case REMOVED: need(mkdirat(c->directory, c->name, 0777) == 0, "undo rmdir"); break;
+    case REMOVED: {
+        // The same directory comes back, and not a new one: earlier changes hold it open.
+        char kept[1300];
+        snprintf(kept, sizeof kept, "%s/%s", store, c->saved);
+        need(renameat(AT_FDCWD, kept, c->directory, c->name) == 0, "undo rmdir");
+        return;
+    }
     case RENAMED:
         need(renameat(c->directory, c->name, c->from_directory, c->from) == 0, "undo rename");
         if (c->saved_directory) need(mkdirat(c->directory, c->name, 0777) == 0, "undo rename");
@@ -302,7 +309,7 @@ static int fault_rename(const char *from, const char *to)
     return 0;
 }
 
-// unlink, mkdir and rmdir: one name in one directory.
+// unlink and mkdir: one name in one directory.
 static int change_name(enum change_kind kind, const char *path, int (*call)(const char *path))
 {
     char name[256], saved[64] = "";
@@ -342,10 +349,37 @@ static int fault_mkdir(const char *path, mode_t mode)
     return change_name(MADE, path, make_any);
 }
 
+static bool is_empty_directory(int parent, const char *name)
+{
+    const int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+    if (!d) return false;
+    size_t entries = 0;
+    while (readdir(d))
+        entries++;
+    closedir(d);
+    if (entries > 2) errno = ENOTEMPTY;
+    return entries == 2; // "." and ".."
+}
+
+// Put aside instead of removed, so that it can come back.
 static int fault_rmdir(const char *path)
 {
     if (fault(FAULT_RMDIR)) return -1;
-    return change_name(REMOVED, path, real->rmdir);
+    char name[256], kept[1300], saved[64];
+    const int directory = parent_of(path, name);
+    if (directory < 0) return -1;
+    snprintf(saved, sizeof saved, "%u", stored++);
+    snprintf(kept, sizeof kept, "%s/%s", store, saved);
+    if (!is_empty_directory(directory, name) || renameat(directory, name, AT_FDCWD, kept) != 0) {
+        const int error = errno;
+        close(directory);
+        errno = error;
+        return -1;
+    }
+    struct change *c = add_change(REMOVED, directory, name);
+    memcpy(c->saved, saved, sizeof c->saved);
+    return 0;
 }
 
 static int fault_fstat(int fd, struct stat *s)
