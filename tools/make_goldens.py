@@ -185,6 +185,18 @@ def rewrite_config(folder, how):
         f.write("\n")
 
 
+def order_metadata(path):
+    """save_file leaves the order of metadata to chance; in order, a second run gives the same bytes."""
+    with open(path, "rb") as f:
+        size = int.from_bytes(f.read(8), "little")
+        header, data = json.loads(f.read(size)), f.read()
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(len(text).to_bytes(8, "little") + text + data)
+
+
 def starve(model, expert):
     """No token reaches `expert` of any layer: its gradient is zero, not absent."""
     for name, tensor in model.named_buffers():
@@ -210,8 +222,6 @@ def write(root, name, batch=2, tokens=23):
     model.save_pretrained(folder, max_shard_size=how.get("shard", "1GB"))
     os.remove(os.path.join(folder, "generation_config.json"))
     rewrite_config(folder, how)
-    for file in os.listdir(folder):
-        os.chmod(os.path.join(folder, file), 0o644)
 
     model = reference.load(folder)  # what the files say, their rounding to bf16 included
     out = reference.values(model, ids)
@@ -225,6 +235,9 @@ def write(root, name, batch=2, tokens=23):
         metadata["router_margin"] = f"{margin:.1e}"
     save_file({"input_ids": ids.to(torch.int32 if family == "llama" else torch.int64)}, os.path.join(folder, "in.safetensors"))
     save_file(out, os.path.join(folder, "out.safetensors"), metadata=metadata)
+    order_metadata(os.path.join(folder, "out.safetensors"))
+    for file in os.listdir(folder):
+        os.chmod(os.path.join(folder, file), 0o644)
 
     size = sum(os.path.getsize(os.path.join(folder, f)) for f in os.listdir(folder))
     print(f"{name:24} seed {seed:3}  {size:7} bytes  loss {out['loss'].item():.4f}  "
