@@ -9,6 +9,7 @@
 
 #include "kernels/activation.h"
 #include "kernels/adamw.h"
+#include "kernels/attention.h"
 #include "kernels/short_conv.h"
 
 struct em_kernels {

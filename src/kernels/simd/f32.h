@@ -12,6 +12,7 @@
 //   lt(a, b) -> vm32, select(m, a, b) = m ? a : b
 //   scale2(x, n) = x * 2^n for integral n in [-252, 254]
 //   sum, hmax, hmin        over the lanes, in a fixed order
+//   transpose(r)           VF32_LANES vectors as the rows of a square
 // f32_math.h has exp and what is built from it.
 #ifndef EM_KERNELS_SIMD_F32_H
 #define EM_KERNELS_SIMD_F32_H

@@ -193,4 +193,28 @@ static inline void vf32_store_f16_n(uint16_t *p, vf32 v, size_t n)
     vf32_store16_n_(p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), n);
 }
 
+static inline void vf32_transpose(vf32 r[VF32_LANES])
+{
+    __m256 t[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    // Then half q of r[4 g + c] is column 4 q + c of rows 4 g .. 4 g + 3.
+#pragma GCC unroll 2
+    for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+        const __m256 low = _mm256_permute2f128_ps(r[c], r[4 + c], 0x20);
+        r[4 + c] = _mm256_permute2f128_ps(r[c], r[4 + c], 0x31);
+        r[c] = low;
+    }
+}
+
 #endif

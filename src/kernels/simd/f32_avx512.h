@@ -167,4 +167,35 @@ static inline void vf32_store_f16_n(uint16_t *p, vf32 v, size_t n)
                              _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
+static inline void vf32_transpose(vf32 r[VF32_LANES])
+{
+    __m512 t[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    // Then quarter q of r[4 g + c] is column 4 q + c of rows 4 g .. 4 g + 3.
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        const __m512d a = _mm512_castps_pd(t[i]), b = _mm512_castps_pd(t[i + 1]);
+        const __m512d c = _mm512_castps_pd(t[i + 2]), d = _mm512_castps_pd(t[i + 3]);
+        r[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+        r[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+        r[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+        r[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+        const __m512 low_even = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88);
+        const __m512 low_odd = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);
+        const __m512 high_even = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);
+        const __m512 high_odd = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
+        r[c] = _mm512_shuffle_f32x4(low_even, high_even, 0x88);
+        r[8 + c] = _mm512_shuffle_f32x4(low_even, high_even, 0xdd);
+        r[4 + c] = _mm512_shuffle_f32x4(low_odd, high_odd, 0x88);
+        r[12 + c] = _mm512_shuffle_f32x4(low_odd, high_odd, 0xdd);
+    }
+}
+
 #endif

@@ -186,4 +186,14 @@ static inline void vf32_store_f16_n(uint16_t *p, vf32 v, size_t n)
     vf32_store16_n_(p, vreinterpret_u16_f16(vcvt_f16_f32(v)), n);
 }
 
+static inline void vf32_transpose(vf32 r[VF32_LANES])
+{
+    const float32x4_t a = vtrn1q_f32(r[0], r[1]), b = vtrn2q_f32(r[0], r[1]);
+    const float32x4_t c = vtrn1q_f32(r[2], r[3]), d = vtrn2q_f32(r[2], r[3]);
+    r[0] = vcombine_f32(vget_low_f32(a), vget_low_f32(c));
+    r[1] = vcombine_f32(vget_low_f32(b), vget_low_f32(d));
+    r[2] = vcombine_f32(vget_high_f32(a), vget_high_f32(c));
+    r[3] = vcombine_f32(vget_high_f32(b), vget_high_f32(d));
+}
+
 #endif

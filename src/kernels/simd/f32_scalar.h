@@ -152,4 +152,9 @@ static inline void vf32_store_f16_n(uint16_t *p, vf32 v, size_t n)
     if (n) *p = em_f16_from_f32(v);
 }
 
+static inline void vf32_transpose(vf32 r[VF32_LANES])
+{
+    (void)r;
+}
+
 #endif

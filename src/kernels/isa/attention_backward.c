@@ -1,0 +1,202 @@
+// Attention, backward: scores are computed again in blocks, Dao et al. 2022, arXiv:2205.14135. This
+// file is compiled once per instruction set.
+//
+// With P = exp(S - lse), dP = dO V^T and D = rowsum(dO O):  dS = P (dP - D),
+// dV = P^T dO,  dK = scale dS^T Q,  dQ = scale dS K.
+#include "kernels/kernels_isa.h"
+
+#include "kernels/isa/attention_tile.h"
+
+enum { ROWS = 96, KEYS = 64 };
+_Static_assert(KEYS % NR == 0, "whole panels");
+
+static const float log2_e = 1.44269504f, ln_2 = 0.69314718f;
+
+struct backward {
+    const struct em_attention *a;
+    const struct em_attention_gradient *d;
+    float *q, *d_o;           // [ROWS, padded K]: scaled queries, output gradients
+    float *k_panel, *v_panel; // [KEYS / NR][K, NR]
+    float *keys;              // [KEYS, padded K]
+    float *dk, *dv;           // [KEYS, padded K]
+    float *p, *ds;            // [ROWS, KEYS]
+    float *dq;                // [MR, padded K]
+    float *delta, *lse;       // [T heads of the group]: D, and lse in units of log 2
+};
+
+static size_t layout(struct backward *b, float *base, const struct em_attention *a)
+{
+    const size_t wide = padded(a->K), pairs = a->T * (a->H / a->G);
+    size_t used = 0;
+    b->q = take(base, &used, ROWS * wide);
+    b->d_o = take(base, &used, ROWS * wide);
+    b->k_panel = take(base, &used, KEYS * a->K);
+    b->v_panel = take(base, &used, KEYS * a->K);
+    b->keys = take(base, &used, KEYS * wide);
+    b->dk = take(base, &used, KEYS * wide);
+    b->dv = take(base, &used, KEYS * wide);
+    b->p = take(base, &used, ROWS * KEYS);
+    b->ds = take(base, &used, ROWS * KEYS);
+    b->dq = take(base, &used, MR * wide);
+    b->delta = take(base, &used, pairs);
+    b->lse = take(base, &used, pairs);
+    return used;
+}
+
+size_t EM_K(attention_backward_scratch)(const struct em_attention *a)
+{
+    struct backward b;
+    return layout(&b, NULL, a) * sizeof(float);
+}
+
+// C [keys, columns] += A^T B over `depth` rows, A [depth, KEYS].
+static __attribute__((noinline)) void add_turned(size_t keys, size_t columns, float *c,
+                                                 size_t c_stride, const float *a, const float *b,
+                                                 size_t b_stride, size_t depth)
+{
+    for (size_t r = 0, rows; r < keys; r += rows) {
+        rows = tile_rows(keys - r);
+#define CALL(N)                                                                                    \
+    strip_product(N, true, FROM_C, columns, c + r * c_stride, c_stride, NULL, a + r, KEYS, b,      \
+                  b_stride, depth)
+        TILE_CASES(CALL)
+#undef CALL
+    }
+}
+
+// p holds scores and becomes probabilities, ds holds dP and becomes dS, in columns [0, end) of a
+// row that sees [first, last); columns beyond, up to KEYS, become 0.
+static inline void differentiate(float *p, float *ds, size_t end, size_t first, size_t last,
+                                 float lse, float delta)
+{
+    const vf32 iota = vf32_iota(), zero = vf32_zero();
+    const vf32 shift = vf32_set1(lse), mean = vf32_set1(delta);
+    size_t c = 0;
+    for (; c < end; c += L) {
+        vf32 x = vf32_exp2(vf32_sub(vf32_load(p + c), shift));
+        if (c < first || c + L > last) {
+            const float from = (float)first - (float)c, to = (float)last - (float)c;
+            x = vf32_select(vf32_lt(iota, vf32_set1(from)), zero, x);
+            x = vf32_select(vf32_lt(iota, vf32_set1(to)), x, zero);
+        }
+        vf32_store(p + c, x);
+        vf32_store(ds + c, vf32_mul(x, vf32_sub(vf32_load(ds + c), mean)));
+    }
+    for (; c < KEYS; c += L) {
+        vf32_store(p + c, zero);
+        vf32_store(ds + c, zero);
+    }
+}
+
+// Rows of a block against `count` keys from `key` on. Keys of the past have no gradient.
+static void block(const struct backward *b, const struct rows *rows, size_t group_head, size_t key,
+                  size_t count, bool past)
+{
+    const struct em_attention *a = b->a;
+    const size_t K = a->K, wide = padded(K), group = a->H / a->G;
+    for (size_t r = 0; r < rows->count; r++) {
+        const size_t t = rows->t0 + r / rows->heads, h = rows->h0 + r % rows->heads;
+        pack_rows(b->q + r * wide, wide, a->q + t * a->q_stride + h * K, 0, 1, K,
+                  a->scale * log2_e);
+        pack_rows(b->d_o + r * wide, wide, b->d->d_o + t * b->d->do_stride + h * K, 0, 1, K, 1.0f);
+    }
+    for (size_t r = 0, n; r < rows->count; r += n) {
+        n = tile_rows(rows->count - r);
+        size_t first[MR], last[MR], to = 0;
+        for (size_t i = 0; i < n; i++) {
+            const size_t t = rows->t0 + (r + i) / rows->heads;
+            const size_t x = first_key(a, t), y = end_key(a, t);
+            first[i] = x > key ? min_size(x - key, count) : 0;
+            last[i] = y > key ? min_size(y - key, count) : 0;
+            if (first[i] < last[i]) to = max_size(to, last[i]);
+        }
+        float *p = b->p + r * KEYS, *ds = b->ds + r * KEYS;
+        const size_t columns = vectors(to);
+        for (size_t c = 0; c < columns; c += NV) {
+            const size_t here = min_size(columns - c, NV);
+            product(n, here, p + c * L, KEYS, b->q + r * wide, wide, b->k_panel + c * L * K, NR, K);
+            product(n, here, ds + c * L, KEYS, b->d_o + r * wide, wide, b->v_panel + c * L * K, NR,
+                    K);
+        }
+        for (size_t i = 0; i < n; i++) {
+            const size_t t = rows->t0 + (r + i) / rows->heads;
+            const size_t pair = t * group + rows->h0 - group_head + (r + i) % rows->heads;
+            differentiate(p + i * KEYS, ds + i * KEYS, columns * L, first[i], last[i], b->lse[pair],
+                          b->delta[pair]);
+        }
+        if (!b->d->dq || to == 0) continue;
+        product(n, wide / L, b->dq, wide, ds, KEYS, b->keys, wide, min_size(to, count));
+        for (size_t i = 0; i < n; i++) {
+            const size_t t = rows->t0 + (r + i) / rows->heads;
+            const size_t h = rows->h0 + (r + i) % rows->heads;
+            EM_K(axpy_f32)(b->d->dq + t * b->d->dq_stride + h * K, a->scale, b->dq + i * wide, K);
+        }
+    }
+    if (past) return;
+    if (b->d->dv) add_turned(count, wide / L, b->dv, wide, b->p, b->d_o, wide, rows->count);
+    if (b->d->dk) add_turned(count, wide / L, b->dk, wide, b->ds, b->q, wide, rows->count);
+}
+
+// All queries that see any of `count` keys from `key` on.
+static void keys(const struct backward *b, size_t g, size_t key, size_t count)
+{
+    const struct em_attention *a = b->a;
+    const size_t K = a->K, wide = padded(K), group = a->H / a->G;
+    const bool past = key < a->past;
+    const float *k = a->k + key * a->k_stride + g * K, *v = a->v + key * a->v_stride + g * K;
+    struct stream values = stream(v, K, a->v_stride, count), nothing = {0};
+    for (size_t c = 0; c < count; c += NR) {
+        const size_t n = min_size(count - c, NR);
+        pack_panel(b->k_panel + c * K, k + c * a->k_stride, a->k_stride, n, K, &values, &nothing);
+    }
+    for (size_t c = 0; c < count; c += NR) {
+        const size_t n = min_size(count - c, NR);
+        pack_panel(b->v_panel + c * K, v + c * a->v_stride, a->v_stride, n, K, &nothing, &nothing);
+    }
+    pack_rows(b->keys, wide, k, a->k_stride, count, K, 1.0f);
+    EM_K(fill_f32)(b->dk, 0.0f, KEYS * wide);
+    EM_K(fill_f32)(b->dv, 0.0f, KEYS * wide);
+    for (size_t h = 0; h < group; h += ROWS) {
+        const size_t heads = min_size(group - h, ROWS), most = ROWS / heads;
+        for (size_t t = 0; t < a->T; t += most) {
+            const size_t queries = min_size(a->T - t, most);
+            if (end_key(a, t + queries - 1) <= key || first_key(a, t) >= key + count) continue;
+            const struct rows rows = {t, g * group + h, heads, queries * heads};
+            block(b, &rows, g * group, key, count, past);
+        }
+    }
+    if (past) return;
+    for (size_t i = 0; i < count; i++) {
+        const size_t t = key + i - a->past;
+        // The packed queries carry scale / ln 2.
+        if (b->d->dk)
+            EM_K(axpy_f32)(b->d->dk + t * b->d->dk_stride + g * K, ln_2, b->dk + i * wide, K);
+        if (b->d->dv) {
+            float *dv = b->d->dv + t * b->d->dv_stride + g * K;
+            EM_K(add_f32)(dv, dv, b->dv + i * wide, K);
+        }
+    }
+}
+
+// dq of all heads that read key head g, dk and dv of key head g; any of them may be NULL. Calls
+// with different g may run at the same time, each with scratch of its own.
+void EM_K(attention_backward_f32)(const struct em_attention *a,
+                                  const struct em_attention_gradient *d, size_t g, void *scratch)
+{
+    const size_t group = a->H / a->G, all = a->past + a->T;
+    struct backward b = {.a = a, .d = d};
+    layout(&b, scratch, a);
+    for (size_t t = 0; t < a->T; t++)
+        for (size_t i = 0; i < group; i++) {
+            const size_t h = g * group + i;
+            b.delta[t * group + i] = EM_K(dot_f32)(d->d_o + t * d->do_stride + h * a->K,
+                                                   a->o + t * a->o_stride + h * a->K, a->K);
+            b.lse[t * group + i] = a->lse[t * a->H + h] * log2_e;
+        }
+    // Blocks do not straddle the border to the past.
+    size_t key = first_key(a, 0);
+    for (size_t count; key < all; key += count) {
+        count = min_size((key < a->past ? a->past : all) - key, KEYS);
+        keys(&b, g, key, count);
+    }
+}
