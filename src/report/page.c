@@ -98,11 +98,11 @@ static ember_status domain_row(struct em_buf *out, const struct em_report_domain
     EM_TRY(
         em_buf_puts(out, sum ? "<tr class=\"sum\"><th scope=\"row\">" : "<tr><th scope=\"row\">"));
     EM_TRY(em_html_text(out, d->name));
-    EM_TRY(em_buf_puts(out, "</th><td class=\"dim\">"));
+    EM_TRY(em_buf_puts(out, "</th><td class=\"dim wide\">"));
     EM_TRY(add_grouped(out, d->bytes));
     char per_token[EM_FIGURE];
     EM_TRY(em_buf_printf(
-        out, "</td><td class=\"dim\">%s</td>",
+        out, "</td><td class=\"dim wide\">%s</td>",
         em_decimal(d->tokens ? (double)d->bytes / (double)d->tokens : (double)NAN, 2, per_token)));
     EM_TRY(bpb_cell(out, d->untrained_bpb, "dim"));
     if (xz) EM_TRY(bpb_cell(out, d->xz_bpb, ""));
@@ -145,7 +145,8 @@ static ember_status held_out(const struct em_report *r, struct em_buf *out)
         out,
         "<h2>Held-out text</h2><p>Bits per byte of text that the model was not trained on; "
         "less is better.</p>\n<div class=\"card\"><div class=\"scroll\"><table><thead><tr>"
-        "<th>domain</th><th>bytes</th><th>bytes a token</th><th>untrained</th>%s"
+        "<th>domain</th><th class=\"wide\">bytes</th><th class=\"wide\">bytes a "
+        "token</th><th>untrained</th>%s"
         "<th>this model</th><th class=\"bar\"><span class=\"key k0\"></span>this model"
         "%s<span class=\"key k2\"></span>untrained</th></tr></thead><tbody>\n",
         xz ? "<th>xz -9e</th>" : "", xz ? "<span class=\"key k1\"></span>xz -9e" : ""));
@@ -229,7 +230,8 @@ static ember_status specialisation(const struct em_report *r, struct em_buf *out
              "<th rowspan=\"2\">busiest expert<br>over an even share</th>"
              "<th rowspan=\"2\">entropy<br>of the load</th>"
              "<th rowspan=\"2\">entropy<br>of a token</th><th rowspan=\"2\">dead</th>"
-             "<th colspan=\"3\">NMI(expert; domain)</th><th colspan=\"3\">NMI(expert; token)</th>"
+             "<th class=\"of\" colspan=\"3\">NMI(expert; domain)</th>"
+             "<th class=\"of\" colspan=\"3\">NMI(expert; token)</th>"
              "</tr><tr><th>measured</th><th>shuffled</th><th>ceiling</th><th>measured</th>"
              "<th>shuffled</th><th>ceiling</th></tr></thead><tbody>\n"));
     for (size_t i = 0; i < r->layer_count; i++) {
@@ -275,8 +277,8 @@ static ember_status experts(const struct em_report *r, struct em_buf *out)
     if (any_map(r, MAP_LOAD)) {
         EM_TRY(em_buf_puts(
             out, "<h2>Expert load over training</h2><p>The share of the training tokens that "
-                 "each expert got, with the last one at the right. An even split is the pale "
-                 "colour, 1×.</p><div class=\"legend\">"));
+                 "each expert got, with the last one at the right. 1× is an even "
+                 "split.</p><div class=\"legend\">"));
         EM_TRY(em_svg_levels(out));
         EM_TRY(em_buf_puts(out, "</div>\n"));
         EM_TRY(layer_maps(r, MAP_LOAD, out));

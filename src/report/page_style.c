@@ -12,7 +12,8 @@ static const struct {
     {"#7a6200", "#dcc04a"}, {"#5a4fb0", "#a9a0ef"}, {"#3a7f94", "#8fd3e6"}, {"#55534e", "#c9c6bf"},
 };
 
-static const char base[] =
+// In two parts: C17 promises string literals of 4095 characters only.
+static const char layout[] =
     "*{box-sizing:border-box}"
     "html{font:15px/1.55 system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;"
     "background:var(--page);color:var(--ink);-webkit-text-size-adjust:100%}"
@@ -48,13 +49,17 @@ static const char base[] =
     ".line,.raw{fill:none;stroke-linejoin:round;stroke-linecap:round}"
     ".line{stroke-width:2}.raw{stroke-width:1;opacity:.28}"
     "svg .end{font-weight:600}svg .end .v{font-weight:400}"
-    ".cross{stroke:var(--faint);stroke-dasharray:3 3}"
+    ".cross{stroke:var(--faint);stroke-dasharray:3 3}";
+
+static const char tables_and_text[] =
     "table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}"
     "th,td{padding:7px 12px 7px 0;text-align:right;border-bottom:1px solid "
     "var(--rule);white-space:nowrap}"
     "th{font-size:12.5px;font-weight:500;color:var(--soft);vertical-align:bottom}"
     "tbody th{font-size:inherit;font-weight:600;color:var(--ink)}"
     "th:first-child,td:first-child{text-align:left}"
+    "thead tr+tr th:first-child{text-align:right}th.of{text-align:center;padding-left:30px;"
+    "border-bottom:0;color:var(--ink);padding-bottom:0}"
     "tbody tr:last-child>*{border-bottom:0}tr.sum>*{border-top:1px solid var(--faint)}"
     "td.best{font-weight:650}td.bar{width:34%;padding-right:0}td.dim,.dim{color:var(--soft)}"
     ".facts th{font-weight:400;color:var(--soft);text-align:left}.facts td{white-space:normal;"
@@ -77,7 +82,7 @@ static const char base[] =
     "#tip{position:fixed;pointer-events:none;z-index:9;background:var(--ink);color:var(--page);"
     "font-size:12.5px;line-height:1.45;padding:6px 10px;border-radius:6px;max-width:320px;"
     "font-variant-numeric:tabular-nums;white-space:pre}"
-    "@media(max-width:640px){body{padding:24px 16px 48px}td.bar,th.bar{display:none}"
+    "@media(max-width:640px){body{padding:24px 16px 48px}td.bar,th.bar,.wide{display:none}"
     "svg text{font-size:14px}}"
     "@media print{body{max-width:none;padding:0}.card,figure{break-inside:avoid}.sample "
     "pre{max-height:none}}";
@@ -107,7 +112,8 @@ ember_status em_page_style(struct em_buf *out)
     EM_TRY(em_buf_puts(out, "}@media(prefers-color-scheme:dark){:root{"));
     EM_TRY(palette(out, true));
     EM_TRY(em_buf_puts(out, "}}"));
-    EM_TRY(em_buf_puts(out, base));
+    EM_TRY(em_buf_puts(out, layout));
+    EM_TRY(em_buf_puts(out, tables_and_text));
     for (size_t i = 0; i < EM_SERIES_COLOURS; i++)
         EM_TRY(em_buf_printf(
             out, "path.s%zu{stroke:var(--s%zu)}svg text.s%zu,circle.s%zu{fill:var(--s%zu)}", i, i,
@@ -151,7 +157,7 @@ const char em_page_script[] =
     "   if(!best)return;var f=(box[2]-best[1])/(box[2]-box[3]),\n"
     "    y=d.log==='1'?y0*Math.pow(y1/y0,f):y0+(y1-y0)*f;\n"
     "   text+='\\n'+l.name+' "
-    "'+(Math.abs(y)>=10000?Math.round(y).toLocaleString('en'):+y.toPrecision(4))});\n"
+    "'+(Math.abs(y)>=10000?Math.round(y).toLocaleString('en'):y.toPrecision(4))});\n"
     "  show(e,text)});\n"
     " svg.addEventListener('pointerleave',function(){cross.setAttribute('d','');hide()})});\n"
     "})();\n";

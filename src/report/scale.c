@@ -17,11 +17,12 @@ static double round_step(double raw)
 static void log_ticks(struct em_axis *a)
 {
     const int first = (int)floor(log10(a->lo) + 1e-9), last = (int)ceil(log10(a->hi) - 1e-9);
-    const int decades = last - first;
-    const int every = decades / 8 + 1;
-    // Few decades have room for 2 and 5 as well.
-    const double in_decade[] = {1, 2, 5};
-    const size_t parts = decades <= 2 ? 3 : 1;
+    const int every = (last - first) / 8 + 1;
+    // The fewer decades, the more ticks in each.
+    static const double one[] = {1}, three[] = {1, 2, 5}, seven[] = {1, 1.5, 2, 3, 4, 5, 7};
+    const bool narrow = a->hi / a->lo < 12, middle = a->hi / a->lo < 150;
+    const double *in_decade = narrow ? seven : middle ? three : one;
+    const size_t parts = narrow ? 7 : middle ? 3 : 1;
     for (int d = first; d <= last; d += every)
         for (size_t i = 0; i < parts && a->tick_count < EM_TICKS_MAX; i++) {
             const double v = in_decade[i] * pow(10, d);

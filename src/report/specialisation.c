@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -408,4 +409,30 @@ ember_status em_expert_metrics(const struct em_expert_counts *c, uint64_t seed,
     EM_TRY(em_nmi(c->token, c->token_rows, c->shape.experts, seed, &r.token));
     *m = r;
     return EMBER_OK;
+}
+
+bool em_expert_alarm(const struct em_expert_metrics *m, size_t layer, double progress,
+                     bool balanced_per_sequence, char text[EM_ALARM])
+{
+    if (m->dead && progress > 0.1) {
+        snprintf(
+            text, EM_ALARM,
+            "Layer %zu has %zu dead expert%s: less than a tenth of an even share of the tokens.",
+            layer, m->dead, m->dead > 1 ? "s" : "");
+        return true;
+    }
+    if (m->max_violation > 2) {
+        snprintf(text, EM_ALARM,
+                 "Layer %zu is out of balance: its busiest expert gets %d times an even share.",
+                 layer, (int)lround(m->max_violation + 1));
+        return true;
+    }
+    if (balanced_per_sequence && m->domain.value < 0.02) {
+        snprintf(
+            text, EM_ALARM,
+            "Layer %zu has lost its specialisation: balancing every sequence makes experts alike.",
+            layer);
+        return true;
+    }
+    return false;
 }

@@ -85,6 +85,14 @@ struct em_expert_metrics {
 ember_status em_expert_metrics(const struct em_expert_counts *c, uint64_t seed,
                                struct em_expert_metrics *m) EMBER_CHECKED;
 
+// Whether a layer's routing has gone wrong: dead experts after a tenth of the training, one expert
+// with more than three times its share, or experts that no longer tell domains apart where
+// sequences are balanced one by one. Writes a sentence for people; `progress` is the share of the
+// training that is done.
+enum { EM_ALARM = 160 };
+bool em_expert_alarm(const struct em_expert_metrics *m, size_t layer, double progress,
+                     bool balanced_per_sequence, char text[EM_ALARM]);
+
 // f[i], the share of slots that went to each expert; zeros when nothing was counted.
 void em_expert_load(const struct em_expert_counts *c, double *f);
 // share[d][i]: of domain d's slots, the part that went to expert i; zeros for an unseen domain.

@@ -166,13 +166,15 @@ static void the_table_has_the_figures_and_their_mean_by_bytes(void **state)
     struct em_buf b = page_of(&s.report);
     expect_part(
         b.data,
-        "<th scope=\"row\">prose</th><td class=\"dim\">1,000</td><td class=\"dim\">3.33</td>"
+        "<th scope=\"row\">prose</th><td class=\"dim wide\">1,000</td><td class=\"dim "
+        "wide\">3.33</td>"
         "<td class=\"dim\">8.250</td><td class=\"\">3.125</td><td class=\"best\">2.500</td>",
         1);
     // (2.5 * 1000 + 1.5 * 3000) / 4000 and (8.25 * 1000 + 8 * 3000) / 4000; xz is missing for one
     // domain.
     expect_part(b.data,
-                "<th scope=\"row\">all</th><td class=\"dim\">4,000</td><td class=\"dim\">2.22</td>"
+                "<th scope=\"row\">all</th><td class=\"dim wide\">4,000</td><td class=\"dim "
+                "wide\">2.22</td>"
                 "<td class=\"dim\">8.063</td><td class=\"\">–</td><td class=\"best\">1.750</td>",
                 1);
     expect_part(b.data, "<td class=\"best\">0.250</td><td class=\"dim\">0.001</td>", 2);

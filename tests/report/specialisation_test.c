@@ -287,6 +287,31 @@ static void ids_out_of_range_are_refused_and_change_nothing(void **state)
                      EMBER_E_RANGE);
 }
 
+static void alarms_are_raised_for_what_went_wrong(void **state)
+{
+    (void)state;
+    char text[EM_ALARM] = "";
+    struct em_expert_metrics m = {.max_violation = 0.3, .domain = {0.4, 0.001, 1}};
+    assert_false(em_expert_alarm(&m, 3, 1, true, text));
+    m.dead = 2;
+    assert_false(em_expert_alarm(&m, 3, 0.05, true, text)); // the start may be uneven
+    assert_string_equal(text, "");
+    assert_true(em_expert_alarm(&m, 3, 0.2, true, text));
+    assert_string_equal(
+        text, "Layer 3 has 2 dead experts: less than a tenth of an even share of the tokens.");
+    m.dead = 0;
+    m.max_violation = 2.2;
+    assert_true(em_expert_alarm(&m, 3, 0.05, true, text));
+    assert_string_equal(
+        text, "Layer 3 is out of balance: its busiest expert gets 3 times an even share.");
+    m.max_violation = (double)NAN; // nothing was counted
+    m.domain.value = 0.01;
+    assert_false(em_expert_alarm(&m, 3, 0.5, false, text));
+    assert_true(em_expert_alarm(&m, 3, 0.5, true, text));
+    m.domain.value = (double)NAN;
+    assert_false(em_expert_alarm(&m, 3, 0.5, true, text));
+}
+
 static void every_failed_allocation_is_reported_without_a_leak(void **state)
 {
     (void)state;
@@ -325,6 +350,7 @@ int main(void)
         cmocka_unit_test(merged_counts_equal_counting_in_one_go),
         cmocka_unit_test(token_counts_stay_within_their_memory),
         cmocka_unit_test(ids_out_of_range_are_refused_and_change_nothing),
+        cmocka_unit_test(alarms_are_raised_for_what_went_wrong),
         cmocka_unit_test(every_failed_allocation_is_reported_without_a_leak),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
