@@ -1,0 +1,644 @@
+#include "support/op_check.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cpu.h"
+#include "base/rng.h"
+#include "ops/moe_plan.h"
+
+// What all programs of a case share: parameters, and a batch.
+struct bench {
+    const struct op_case *c;
+    size_t n_in, rows;
+    ember_tensor param[OP_INPUTS], grad[OP_INPUTS];
+    size_t first[OP_INPUTS]; // OP_COLUMNS: where the columns begin
+    struct em_rng rng;
+    // of the batch
+    ember_batch batch;
+    size_t *offset, present; // rows of this run
+    int32_t *tokens, *targets;
+    float *inputs;
+};
+
+// One program.
+struct subject {
+    struct em_program *program;
+    ember_tensor *out[OP_OUTPUTS];
+    double weighed; // the random linear function of the outputs
+    bool in_region; // the operation is in a region that is recomputed
+};
+
+// A copy of a tensor's values.
+struct values {
+    size_t n;
+    float *x;
+};
+
+static struct values values_of(const ember_tensor *t)
+{
+    struct values v = {t->data ? ember_tensor_count(t) : 0, NULL};
+    v.x = malloc((v.n ? v.n : 1) * sizeof *v.x);
+    assert_non_null(v.x);
+    ember_tensor copy;
+    CHECK_OK(em_tensor_init(&copy, EMBER_F32, t->dim, t->ndim, v.x));
+    CHECK_OK(em_tensor_copy(t, &copy));
+    return v;
+}
+
+static double largest(const struct values *v)
+{
+    double m = 0;
+    for (size_t i = 0; i < v->n; i++)
+        m = fmax(m, fabs((double)v->x[i]));
+    return m;
+}
+
+// ---- operations of the test's own: where activations come from, and where outputs go ----
+
+struct plan_attr {
+    const size_t *present;
+};
+
+static ember_status plan_shape(struct em_call *c)
+{
+    return em_out(c, 0, EMBER_I32, (size_t[]){em_plan_size(1, 1)}, 1);
+}
+
+static void plan_forward(const struct em_call *c)
+{
+    em_plan_offset(c->out[0])[0] = 0;
+    em_plan_offset(c->out[0])[1] = (int32_t)*em_attr_const(c, struct plan_attr)->present;
+}
+
+static void no_cost(const struct em_call *c, struct em_cost *forward, struct em_cost *backward)
+{
+    (void)c;
+    *forward = *backward = (struct em_cost){0, 0};
+}
+
+static const struct em_op op_plan = {
+    .name = "test plan",
+    .shape = plan_shape,
+    .cost = no_cost,
+    .backend = {[EM_CPU] = {plan_forward, NULL}, [EM_REFERENCE] = {plan_forward, NULL}},
+};
+
+// The first rows of a parameter [max rows, ..]: as many as there are tokens, or as in[1], a plan,
+// says.
+static ember_status source_shape(struct em_call *c)
+{
+    const ember_tensor *p = c->in[0];
+    if (c->in[1]) return em_out_expert(c, 0, EMBER_F32, p, c->in[1], 0, p->dim + 1, p->ndim - 1);
+    return em_out_tokens(c, 0, EMBER_F32, p->dim + 1, p->ndim - 1);
+}
+
+static void source_forward(const struct em_call *c)
+{
+    memcpy(c->out[0]->data, c->in[0]->data, em_tensor_bytes(c->out[0]));
+}
+
+static void source_backward(const struct em_call *c)
+{
+    for (size_t i = 0; em_wants(c, 0) && i < ember_tensor_count(c->out[0]); i++)
+        em_f32(c->in[0]->grad)[i] += em_f32(c->out[0]->grad)[i];
+}
+
+static const struct em_op op_source = {
+    .name = "test source",
+    .shape = source_shape,
+    .cost = no_cost,
+    .backend = {[EM_CPU] = {source_forward, source_backward},
+                [EM_REFERENCE] = {source_forward, source_backward}},
+};
+
+// A linear function of all outputs with random weights; the sum in double is kept beside the
+// output.
+struct weigh_attr {
+    double *sum;
+};
+
+static double weight(unsigned output, size_t element)
+{
+    return (double)(int32_t)(em_hash64(77, output, element) >> 32) * 0x1p-31;
+}
+
+static ember_status weigh_shape(struct em_call *c)
+{
+    return em_out(c, 0, EMBER_F32, (size_t[]){1}, 1);
+}
+
+static void weigh_forward(const struct em_call *c)
+{
+    double sum = 0;
+    for (unsigned k = 0; k < c->n_in; k++)
+        for (size_t i = 0; c->in[k] && i < ember_tensor_count(c->in[k]); i++)
+            sum += weight(k, i) * (double)em_f32(c->in[k])[i];
+    *em_attr_const(c, struct weigh_attr)->sum = sum;
+    em_f32(c->out[0])[0] = (float)sum;
+}
+
+static void weigh_backward(const struct em_call *c)
+{
+    for (unsigned k = 0; k < c->n_in; k++)
+        for (size_t i = 0; em_wants(c, k) && i < ember_tensor_count(c->in[k]); i++)
+            em_f32(c->in[k]->grad)[i] += (float)weight(k, i) * em_f32(c->out[0]->grad)[0];
+}
+
+static const struct em_op op_weigh = {
+    .name = "test weigh",
+    .shape = weigh_shape,
+    .cost = no_cost,
+    .backend = {[EM_CPU] = {weigh_forward, weigh_backward},
+                [EM_REFERENCE] = {weigh_forward, weigh_backward}},
+};
+
+// ---- data ----
+
+static void fill(struct bench *b, float *x, size_t n, const struct op_input *in)
+{
+    const bool usual = in->low == 0 && in->high == 0;
+    const double low = usual ? -1 : (double)in->low, high = usual ? 1 : (double)in->high;
+    for (size_t i = 0; i < n; i++) {
+        x[i] = (float)(low + (high - low) * em_rng_uniform(&b->rng));
+        if (fabsf(x[i]) < in->keep_off) x[i] += x[i] < 0 ? -in->keep_off : in->keep_off;
+    }
+}
+
+static void *checked_alloc(size_t count, size_t bytes)
+{
+    void *p = calloc(count ? count : 1, bytes);
+    assert_non_null(p);
+    return p;
+}
+
+static void bench_init(struct bench *b, const struct op_case *c, uint64_t seed)
+{
+    *b = (struct bench){.c = c, .rows = c->rows ? c->rows : 5};
+    em_rng_seed(&b->rng, seed, 0);
+    for (size_t i = 0; i < OP_INPUTS && c->in[i].ndim; i++, b->n_in++) {
+        const struct op_input *in = &c->in[i];
+        size_t dim[EMBER_MAX_DIMS] = {b->rows};
+        unsigned ndim = in->ndim;
+        if (in->kind == OP_PARAMETER) {
+            memcpy(dim, in->dim, ndim * sizeof *dim);
+        } else if (in->kind == OP_ROWS) {
+            memcpy(dim + 1, in->dim, ndim * sizeof *dim);
+            ndim++;
+        } else { // some columns before and after
+            dim[1] = 1;
+            for (unsigned j = 0; j < in->ndim; j++)
+                dim[1] *= in->dim[j];
+            b->first[i] = em_rng_below(&b->rng, 4);
+            dim[1] += b->first[i] + em_rng_below(&b->rng, 4);
+            ndim = 2;
+        }
+        CHECK_OK(em_tensor_init(&b->param[i], EMBER_F32, dim, ndim, NULL));
+        const size_t n = ember_tensor_count(&b->param[i]);
+        b->param[i].data = checked_alloc(n, sizeof(float));
+        b->param[i].name = "test parameter";
+        fill(b, b->param[i].data, n, in);
+        if (in->constant) continue;
+        b->grad[i] = b->param[i];
+        b->grad[i].data = checked_alloc(n, sizeof(float));
+        b->param[i].grad = &b->grad[i];
+    }
+    b->offset = checked_alloc(b->rows + 1, sizeof *b->offset);
+    b->tokens = checked_alloc(b->rows, sizeof *b->tokens);
+    b->targets = checked_alloc(b->rows, sizeof *b->targets);
+    b->inputs = checked_alloc(b->rows * c->width, sizeof *b->inputs);
+    fill(b, b->inputs, b->rows * c->width, &(struct op_input){0});
+    for (size_t t = 0; c->vocabulary && t < b->rows; t++) {
+        b->tokens[t] = (int32_t)em_rng_below(&b->rng, c->vocabulary);
+        b->targets[t] =
+            em_rng_below(&b->rng, 4) ? (int32_t)em_rng_below(&b->rng, c->vocabulary) : -100;
+    }
+}
+
+static void bench_deinit(struct bench *b)
+{
+    for (size_t i = 0; i < b->n_in; i++) {
+        free(b->param[i].data);
+        if (b->param[i].grad) free(b->grad[i].data);
+    }
+    free(b->offset);
+    free(b->tokens);
+    free(b->targets);
+    free(b->inputs);
+}
+
+// A batch of `rows` tokens (at least one) in a random number of sequences.
+static void set_rows(struct bench *b, size_t rows)
+{
+    const size_t T = rows ? rows : 1, most = b->c->sequences ? b->c->sequences : 1;
+    size_t S = 1;
+    b->present = rows;
+    for (size_t t = 1; t < T; t++) // each token starts a sequence with some probability
+        if (S < most && em_rng_below(&b->rng, T) < most) b->offset[S++] = t;
+    b->offset[S] = T;
+    b->batch = (ember_batch){.n_tokens = T, .n_sequences = S, .offset = b->offset};
+    if (b->c->vocabulary) b->batch.tokens = b->tokens, b->batch.targets = b->targets;
+    if (b->c->width) b->batch.inputs = b->inputs;
+}
+
+// ---- programs ----
+
+static ember_status record_source(ember_flow *flow, struct bench *b, size_t i, ember_tensor *plan,
+                                  ember_tensor **x)
+{
+    const struct op_input *in = &b->c->in[i];
+    struct em_call *call = em_call_new(flow, &op_source, 2);
+    assert_non_null(call);
+    call->in[0] = &b->param[i];
+    call->in[1] = plan;
+    EM_TRY(em_record(flow, call));
+    *x = call->out[0];
+    if (in->kind != OP_COLUMNS) return EMBER_OK;
+    size_t width = 1;
+    for (unsigned j = 0; j < in->ndim; j++)
+        width *= in->dim[j];
+    EM_TRY(ember_columns(flow, *x, b->first[i], b->first[i] + width, x));
+    return in->ndim > 1 ? ember_reshape(flow, *x, in->dim, in->ndim, x) : EMBER_OK;
+}
+
+static ember_status record(struct bench *b, struct subject *s, ember_flow *flow)
+{
+    ember_tensor *in[OP_INPUTS] = {0}, *plan = NULL;
+    if (!b->c->by_token) {
+        struct em_call *call = em_call_new(flow, &op_plan, 0);
+        assert_non_null(call);
+        em_attr(call, struct plan_attr)->present = &b->present;
+        CHECK_OK(em_record(flow, call));
+        plan = call->out[0];
+    }
+    for (size_t i = 0; i < b->n_in; i++) {
+        if (b->c->in[i].kind == OP_PARAMETER)
+            in[i] = &b->param[i];
+        else
+            CHECK_OK(record_source(flow, b, i, plan, &in[i]));
+    }
+    if (s->in_region) CHECK_OK(em_flow_region_begin(flow));
+    EM_TRY(b->c->record(flow, in, b->c, s->out));
+    if (s->in_region) em_flow_region_end(flow);
+    struct em_call *call = em_call_new(flow, &op_weigh, OP_OUTPUTS);
+    assert_non_null(call);
+    for (unsigned k = 0; k < OP_OUTPUTS; k++) {
+        if (!s->out[k]) continue;
+        em_program_output(s->program, s->out[k]);
+        if (s->out[k]->dtype == EMBER_F32) call->in[k] = s->out[k];
+    }
+    em_attr(call, struct weigh_attr)->sum = &s->weighed;
+    CHECK_OK(em_record(flow, call));
+    em_program_loss(s->program, b->c->loss ? s->out[0] : call->out[0]);
+    return EMBER_OK;
+}
+
+static void subject_create(struct bench *b, struct subject *s,
+                           const struct em_program_options *given)
+{
+    struct em_program_options options = *given;
+    *s = (struct subject){.in_region = given->recompute};
+    options.max_tokens = b->rows;
+    options.max_sequences = b->c->sequences ? b->c->sequences : 1;
+    CHECK_OK(em_program_create(&options, &s->program));
+    CHECK_OK(record(b, s, em_program_flow(s->program)));
+    CHECK_OK(em_program_allocate(s->program));
+    const struct em_cost cost = em_program_cost(s->program, false);
+    assert_true(isfinite(cost.flops) && cost.flops >= 0 && isfinite(cost.bytes) && cost.bytes >= 0);
+}
+
+static void subject_destroy(struct subject *s)
+{
+    em_program_destroy(s->program);
+}
+
+static void forward(struct bench *b, struct subject *s, bool training)
+{
+    em_program_weights_changed(s->program);
+    CHECK_OK(em_program_forward(
+        s->program, &(struct em_run){.batch = &b->batch,
+                                     .training = training,
+                                     .loss_scale = b->c->loss_scale != 0 ? b->c->loss_scale : 0.75,
+                                     .seed = 5,
+                                     .step = 3}));
+}
+
+// Outputs, then gradients, of `passes` passes.
+struct result {
+    struct values out[OP_OUTPUTS], grad[OP_INPUTS];
+};
+
+static struct result run(struct bench *b, struct subject *s, unsigned passes)
+{
+    struct result r = {0};
+    for (size_t i = 0; i < b->n_in; i++)
+        if (b->param[i].grad) memset(b->grad[i].data, 0, em_tensor_bytes(&b->grad[i]));
+    for (unsigned pass = 0; pass < passes; pass++) {
+        forward(b, s, !b->c->evaluation);
+        for (unsigned k = 0; k < OP_OUTPUTS && pass == 0; k++)
+            if (s->out[k] && s->out[k]->dtype == EMBER_F32) r.out[k] = values_of(s->out[k]);
+        CHECK_OK(em_program_backward(s->program));
+    }
+    for (size_t i = 0; i < b->n_in; i++)
+        if (b->param[i].grad) r.grad[i] = values_of(&b->grad[i]);
+    return r;
+}
+
+static void result_free(struct result *r)
+{
+    for (unsigned k = 0; k < OP_OUTPUTS; k++)
+        free(r->out[k].x);
+    for (unsigned i = 0; i < OP_INPUTS; i++)
+        free(r->grad[i].x);
+}
+
+// ---- comparisons ----
+
+static void compare(const struct values *found, const struct values *expected, double factor,
+                    double tolerance, const struct op_case *c, const char *what, unsigned which,
+                    size_t rows, const char *who)
+{
+    assert_int_equal(found->n, expected->n);
+    // The smallest normal numbers are no measure of anything.
+    const double limit = tolerance * factor * fmax(largest(expected), 1e-6);
+    for (size_t i = 0; i < found->n; i++) {
+        const double f = (double)found->x[i], e = (double)expected->x[i] * factor;
+        if (tolerance == 0 ? memcmp(&found->x[i], &expected->x[i], sizeof(float)) == 0
+                           : fabs(f - e) <= limit)
+            continue;
+        print_error("%s: %s %u of %zu rows, %s: element %zu is %.9g, not %.9g (within %.3g)\n",
+                    c->name, what, which, rows, who, i, f, e, limit);
+        fail();
+    }
+}
+
+static void compare_results(const struct bench *b, const struct result *found,
+                            const struct result *expected, double tolerance, const char *who)
+{
+    for (unsigned k = 0; k < OP_OUTPUTS; k++)
+        compare(&found->out[k], &expected->out[k], 1, tolerance, b->c, "output", k, b->present,
+                who);
+    for (unsigned i = 0; i < OP_INPUTS; i++)
+        compare(&found->grad[i], &expected->grad[i], 1, tolerance, b->c, "gradient", i, b->present,
+                who);
+}
+
+// The derivative by parameter element *x from four values of the reference around it: the error is
+// h^4 / 30 times the fifth derivative. Outputs are rounded to f32, which gives some 1e-7 / h in the
+// derivative; h = 1/64 keeps both far below the tolerance for functions that change over lengths of
+// about 1.
+static double difference(struct bench *b, struct subject *s, float *x)
+{
+    const float h = 0x1p-6f, at = *x;
+    static const double coefficient[] = {1, -8, 8, -1};
+    static const float step[] = {-2, -1, 1, 2};
+    double sum = 0, moved = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        *x = at + step[i] * h;
+        moved += coefficient[i] * ((double)*x - (double)at); // as rounded: 12 h, nearly
+        forward(b, s, !b->c->evaluation);
+        sum += coefficient[i] * (b->c->loss ? (double)em_f32(s->out[0])[0] : s->weighed);
+    }
+    *x = at;
+    return sum / moved;
+}
+
+static void check_differences(struct bench *b, struct subject *reference, const struct result *r)
+{
+    enum { PLACES = 12 };
+    const double relative = b->c->difference_tolerance > 0 ? b->c->difference_tolerance : 1e-3;
+    for (size_t i = 0; i < b->n_in; i++) {
+        if (!b->param[i].grad) continue;
+        const double limit = relative * fmax(largest(&r->grad[i]), 0.05);
+        for (size_t k = 0; k < PLACES; k++) {
+            const size_t n = r->grad[i].n, at = n <= PLACES ? k : em_rng_below(&b->rng, n);
+            if (at >= n) break;
+            const double d = difference(b, reference, em_f32(&b->param[i]) + at),
+                         g = (double)r->grad[i].x[at];
+            if (fabs(d - g) <= limit) continue;
+            print_error(
+                "%s: gradient of input %zu, element %zu: %.9g, by differences %.9g (within %.3g)\n",
+                b->c->name, i, at, g, d, limit);
+            fail();
+        }
+    }
+}
+
+// ---- states ----
+
+static void copy_rows(struct values *whole, const ember_tensor *part, size_t first, size_t rows)
+{
+    const size_t width = ember_tensor_count(part) / rows;
+    struct values v = values_of(part);
+    memcpy(whole->x + first * width, v.x, v.n * sizeof *v.x);
+    free(v.x);
+}
+
+// Each sequence by itself, in pieces of random length through its state, must give what the packed
+// whole gave. `whole` is a forward of all rows.
+static void check_pieces(struct bench *b, struct subject *s, const struct result *whole,
+                         double tolerance)
+{
+    const ember_batch all = b->batch;
+    struct values out[OP_OUTPUTS] = {{0}};
+    float *kept[OP_INPUTS] = {0};
+    for (unsigned k = 0; k < OP_OUTPUTS; k++) {
+        out[k] = (struct values){whole->out[k].n, checked_alloc(whole->out[k].n, sizeof(float))};
+    }
+    for (size_t i = 0; i < b->n_in; i++) {
+        kept[i] = values_of(&b->param[i]).x;
+    }
+    for (size_t q = 0; q < all.n_sequences; q++) {
+        ember_state *state;
+        CHECK_OK(em_state_create(em_program_layout(s->program), &state));
+        for (size_t t = all.offset[q]; t < all.offset[q + 1];) {
+            const size_t left = all.offset[q + 1] - t, n = 1 + em_rng_below(&b->rng, left);
+            const size_t offset[] = {0, n};
+            ember_batch part = all;
+            part.n_tokens = n, part.n_sequences = 1, part.offset = offset;
+            part.state_in = t > all.offset[q] ? &state : NULL; // a fresh start, and carried states
+            part.state_out = &state;
+            if (part.tokens) part.tokens += t, part.targets += t;
+            if (part.inputs) part.inputs += t * b->c->width;
+            for (size_t i = 0; i < b->n_in; i++) { // rows come from the front of the parameter
+                if (b->c->in[i].kind == OP_PARAMETER) continue;
+                const size_t width = ember_tensor_count(&b->param[i]) / b->rows;
+                memcpy(b->param[i].data, kept[i] + t * width, n * width * sizeof(float));
+            }
+            b->batch = part;
+            forward(b, s, false);
+            for (unsigned k = 0; k < OP_OUTPUTS; k++)
+                if (s->out[k] && s->out[k]->dtype == EMBER_F32) copy_rows(&out[k], s->out[k], t, n);
+            t += n;
+        }
+        em_state_destroy(state);
+    }
+    b->batch = all;
+    for (size_t i = 0; i < b->n_in; i++) {
+        memcpy(b->param[i].data, kept[i], em_tensor_bytes(&b->param[i]));
+        free(kept[i]);
+    }
+    for (unsigned k = 0; k < OP_OUTPUTS; k++) {
+        compare(&out[k], &whole->out[k], 1, tolerance, b->c, "output", k, b->present, "in pieces");
+        free(out[k].x);
+    }
+}
+
+// ---- the check ----
+
+enum { THREADS = 3 };
+
+struct subjects {
+    struct subject reference, cpu[THREADS], bf16, recomputed, inference, inference_reference;
+    struct em_pool *pool[THREADS];
+};
+
+static void check_rows(struct bench *b, struct subjects *s, size_t rows)
+{
+    const struct op_case *c = b->c;
+    const double tolerance = c->tolerance > 0 ? c->tolerance : 2e-5;
+    set_rows(b, rows);
+    struct result expected = run(b, &s->reference, 1), first = run(b, &s->cpu[0], 1);
+    compare_results(b, &first, &expected, tolerance, "cpu");
+    for (unsigned t = 1; t < THREADS; t++) {
+        struct result r = run(b, &s->cpu[t], 1);
+        compare_results(b, &r, &first, 0, t == 1 ? "2 threads" : "3 threads");
+        result_free(&r);
+    }
+    struct result twice = run(b, &s->cpu[THREADS - 1], 2),
+                  twice_expected = run(b, &s->reference, 2);
+    for (unsigned i = 0; i < OP_INPUTS; i++) {
+        compare(&twice.grad[i], &expected.grad[i], 2, tolerance, c, "gradient", i, rows,
+                "cpu twice");
+        compare(&twice_expected.grad[i], &expected.grad[i], 2, tolerance, c, "gradient", i, rows,
+                "reference twice");
+    }
+    result_free(&twice);
+    result_free(&twice_expected);
+    // A loss that made its gradient in forward makes it in backward here, perhaps with other
+    // roundings.
+    struct result again = run(b, &s->recomputed, 1);
+    compare_results(b, &again, &first, c->vocabulary ? 2e-6 : 0, "recomputed");
+    result_free(&again);
+    if (c->products) {
+        // bf16 has 8 bits: each factor is off by at most 2^-9, sums of random signs by less.
+        struct result r = run(b, &s->bf16, 1);
+        compare_results(b, &r, &expected, 2e-2, "bf16");
+        result_free(&r);
+    }
+    forward(b, &s->inference, false);
+    forward(b, &s->inference_reference, false);
+    for (unsigned k = 0; k < OP_OUTPUTS; k++) {
+        if (!s->inference.out[k] || s->inference.out[k]->dtype != EMBER_F32) continue;
+        struct values v = values_of(s->inference.out[k]),
+                      r = values_of(s->inference_reference.out[k]);
+        compare(&v, &r, 1, tolerance, c, "output", k, rows, "inference");
+        if (!c->random) compare(&v, &first.out[k], 1, 0, c, "output", k, rows, "inference");
+        free(v.x);
+        free(r.x);
+    }
+    if (rows == b->rows && !c->large) check_differences(b, &s->reference, &expected);
+    if (c->stateful && rows == b->rows) {
+        check_pieces(b, &s->inference, &first, tolerance);
+        check_pieces(b, &s->inference_reference, &expected, 1e-6);
+    }
+    result_free(&expected);
+    result_free(&first);
+}
+
+void check_op(const struct op_case *c, uint64_t seed)
+{
+    struct bench b;
+    struct subjects s = {0};
+    bench_init(&b, c, seed);
+    set_rows(&b, b.rows);
+    subject_create(&b, &s.reference,
+                   &(struct em_program_options){.backend = EM_REFERENCE, .gradients = true});
+    subject_create(&b, &s.inference, &(struct em_program_options){.backend = EM_CPU});
+    subject_create(&b, &s.inference_reference,
+                   &(struct em_program_options){.backend = EM_REFERENCE});
+    for (unsigned t = 0; t < THREADS; t++) {
+        CHECK_OK(em_pool_create(t + 1, &s.pool[t]));
+        subject_create(
+            &b, &s.cpu[t],
+            &(struct em_program_options){.backend = EM_CPU, .gradients = true, .pool = s.pool[t]});
+    }
+    subject_create(&b, &s.bf16,
+                   &(struct em_program_options){
+                       .backend = EM_CPU, .gradients = true, .bf16 = true, .pool = s.pool[1]});
+    subject_create(&b, &s.recomputed,
+                   &(struct em_program_options){
+                       .backend = EM_CPU, .gradients = true, .recompute = true, .pool = s.pool[1]});
+    check_rows(&b, &s, b.rows);
+    if (b.rows > 2) check_rows(&b, &s, 1 + em_rng_below(&b.rng, b.rows - 1));
+    if (b.rows > 1) check_rows(&b, &s, 1);
+    if (!c->by_token) check_rows(&b, &s, 0);
+    subject_destroy(&s.reference);
+    subject_destroy(&s.inference);
+    subject_destroy(&s.inference_reference);
+    subject_destroy(&s.bf16);
+    subject_destroy(&s.recomputed);
+    for (unsigned t = 0; t < THREADS; t++) {
+        subject_destroy(&s.cpu[t]);
+        em_pool_destroy(s.pool[t]);
+    }
+    bench_deinit(&b);
+}
+
+void check_op_refused(const struct op_case *c, ember_status status, const char *text)
+{
+    struct bench b;
+    struct subject s = {0};
+    bench_init(&b, c, 1);
+    set_rows(&b, b.rows);
+    CHECK_OK(em_program_create(
+        &(struct em_program_options){.backend = EM_CPU,
+                                     .gradients = true,
+                                     .max_tokens = b.rows,
+                                     .max_sequences = c->sequences ? c->sequences : 1},
+        &s.program));
+    CHECK_FAILS(record(&b, &s, em_program_flow(s.program)), status, text);
+    subject_destroy(&s);
+    bench_deinit(&b);
+}
+
+size_t op_rounds(size_t usual)
+{
+    const char *asked = getenv("EMBER_TEST_ROUNDS");
+    const unsigned long long n = asked ? strtoull(asked, NULL, 10) : 0;
+    return n ? (size_t)n : usual;
+}
+
+size_t op_size(uint64_t *state, size_t most)
+{
+    const uint64_t h = em_hash64(*state, 3, 1);
+    *state = h;
+    const size_t limit = h & 1 && most > 4 ? 4 : most; // half of them tiny
+    return 1 + (size_t)(h >> 8) % limit;
+}
+
+int op_run_tests(const char *name, const struct CMUnitTest *tests, size_t count)
+{
+    if (getenv("EMBER_ISA")) return _cmocka_run_group_tests(name, tests, count, NULL, NULL);
+    int failed = 0;
+    for (int isa = 0; isa < EM_ISA_COUNT; isa++) {
+        if (!em_isa_runs((enum em_isa)isa)) continue;
+        fflush(NULL);
+        const pid_t child = fork();
+        if (child < 0) return 1;
+        if (child == 0) {
+            char group[128];
+            snprintf(group, sizeof group, "%s, %s", name, em_isa_name((enum em_isa)isa));
+            if (setenv("EMBER_ISA", em_isa_name((enum em_isa)isa), 1) != 0) exit(1);
+            exit(_cmocka_run_group_tests(group, tests, count, NULL, NULL) ? 1 : 0);
+        }
+        int status = 0;
+        if (waitpid(child, &status, 0) != child || !WIFEXITED(status) || WEXITSTATUS(status))
+            failed = 1;
+    }
+    return failed;
+}
