@@ -271,22 +271,11 @@ done:
     return status;
 }
 
-// The 256-colour cube's entry that is nearest to a level's colour on a dark page.
-static int cube_colour(int level)
-{
-    static const int step[] = {0, 95, 135, 175, 215, 255};
-    const struct em_rgb c = em_level_colour(level, true);
-    const int part[] = {c.r, c.g, c.b};
-    int code = 16, spread = abs(part[0] - part[2]);
-    if (spread < 12) return 236; // near grey: the cube is too coarse there
-    for (size_t i = 0; i < 3; i++) {
-        int best = 0;
-        for (int s = 1; s < 6; s++)
-            if (abs(step[s] - part[i]) < abs(step[best] - part[i])) best = s;
-        code += best * (i == 0 ? 36 : i == 1 ? 6 : 1);
-    }
-    return code;
-}
+// Levels from blue over grey to orange, as entries of the 256 colours, and which of them take black
+// text.
+static const int level_colour[] = {39, 32, 25, 24, 236, 94, 130, 172, 214};
+static const bool black_text[] = {true, true, false, false, false, false, false, true, true};
+enum { LEVEL_COLOURS = sizeof level_colour / sizeof *level_colour };
 
 static ember_status put_share(struct em_buf *out, struct em_terminal t, double share, double ratio)
 {
@@ -297,9 +286,9 @@ static ember_status put_share(struct em_buf *out, struct em_terminal t, double s
     em_percent(share, percent);
     if (share < 0.0095) em_decimal(share * 100, 0, percent);
     if (t.colour) {
-        const int text = level > EM_LEVELS / 2 ? 16 : 255;
-        return em_buf_printf(out, "\033[48;5;%d;38;5;%dm%4s \033[0m", cube_colour(level), text,
-                             percent);
+        const int at = (level + EM_LEVELS) * LEVEL_COLOURS / (2 * EM_LEVELS + 1);
+        return em_buf_printf(out, "\033[48;5;%d;38;5;%dm%4s \033[0m", level_colour[at],
+                             black_text[at] ? 16 : 255, percent);
     }
     const int shade = (level + EM_LEVELS) * 5 / (2 * EM_LEVELS + 1);
     if (t.unicode) return em_buf_printf(out, "%3s%s ", percent, blocks[shade]);
