@@ -140,6 +140,9 @@ EMBER_API EMBER_CHECKED ember_status ember_short_conv(ember_flow *flow, ember_te
 
 /* ---- Mixture of Experts ---- */
 
+/** The most experts that a token may go to. */
+#define EMBER_TOPK_MAX 256
+
 typedef enum ember_score {
     EMBER_SCORE_SOFTMAX_SELECTED, /**< softmax over the chosen k logits */
     EMBER_SCORE_SOFTMAX_ALL, /**< softmax over all experts, the chosen ones' values (renormalised if

@@ -202,7 +202,7 @@ static size_t list_scored(const struct em_call *c, int32_t *scored)
 
 static bool gradient_in_forward(const struct em_call *c)
 {
-    return em_is_training(c) && c->exec->training && c->region < 0 &&
+    return em_is_training(c) && c->exec->gradients && c->region < 0 &&
            (em_wants(c, X) || em_wants(c, W) || em_wants(c, BIAS));
 }
 

@@ -44,6 +44,10 @@ void em_program_destroy(struct em_program *p)
     em_free(p->call);
     em_free(p->tensor);
     em_free(p->router);
+    for (size_t s = 0; p->spare && s < p->options.max_sequences; s++)
+        em_state_destroy(p->spare[s]);
+    em_free(p->spare);
+    em_free(p->state_out);
     em_free(p->layout.spec);
     em_free(p->step);
     em_free(p->position);

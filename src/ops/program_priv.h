@@ -67,6 +67,8 @@ struct em_program {
     struct em_memory_plan memory;
     bool planned, allocated, forward_done;
     char *block;
+    ember_batch batch;                // of the run; state_out completed by spare states
+    ember_state **state_out, **spare; // [max_sequences], NULL until needed
     int32_t *position;
 };
 

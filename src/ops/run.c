@@ -96,21 +96,44 @@ static ember_status check_batch(const struct em_program *p, const struct em_run 
             (out && out->layout->count != p->layout.count))
             return em_fail(EMBER_E_STATE, "the state of sequence %zu was made for another model",
                            s);
-        if (in && in == out && p->options.recompute)
-            return em_fail(
-                EMBER_E_STATE,
-                "with recomputation a state cannot be overwritten in place (sequence %zu)", s);
+        if (in && in == out && run->gradients)
+            return em_fail(EMBER_E_STATE,
+                           "backward needs the state that sequence %zu started from: it cannot be "
+                           "overwritten in place",
+                           s);
         if (in && in->position > INT32_MAX - (b->offset[s + 1] - b->offset[s]))
             return em_fail(EMBER_E_RANGE, "sequence %zu is longer than %d tokens", s, INT32_MAX);
     }
     return EMBER_OK;
 }
 
+// A sequence that continues a state and whose new state nobody wants still needs a place for it:
+// operations extend the old one there.
+static ember_status give_spare_states(struct em_program *p, const ember_batch *b)
+{
+    p->batch = *b;
+    if (!b->state_in) return EMBER_OK;
+    if (!p->state_out) {
+        p->state_out = em_calloc(p->options.max_sequences, sizeof *p->state_out);
+        p->spare = em_calloc(p->options.max_sequences, sizeof *p->spare);
+        if (!p->state_out || !p->spare) return EMBER_E_NOMEM;
+    }
+    for (size_t s = 0; s < b->n_sequences; s++) {
+        p->state_out[s] = b->state_out ? b->state_out[s] : NULL;
+        if (p->state_out[s] || !b->state_in[s]) continue;
+        if (!p->spare[s]) EM_TRY(em_state_create(&p->layout, &p->spare[s]));
+        p->state_out[s] = p->spare[s];
+    }
+    p->batch.state_out = p->state_out;
+    return EMBER_OK;
+}
+
 ember_status em_program_forward(struct em_program *p, const struct em_run *run)
 {
-    const ember_batch *b = run->batch;
+    const ember_batch *b = &p->batch;
     if (!p->allocated) return em_fail(EMBER_E_STATE, "the program has no memory yet");
     EM_TRY(check_batch(p, run));
+    EM_TRY(give_spare_states(p, run->batch));
     for (size_t s = 0; b->state_out && s < b->n_sequences; s++)
         if (b->state_out[s])
             EM_TRY(em_state_reserve(b->state_out[s], b->state_in ? b->state_in[s] : NULL,

@@ -1,0 +1,140 @@
+// Weighted sum: y[t] = sum over the token's k choices of weight * row, in the order of the choices.
+//   drow = weight dy,  dweight = dy . row.
+#include "kernels/kernels.h"
+#include "ops/moe_plan.h"
+#include "ops/rows.h"
+
+struct attr {
+    size_t n_experts;
+};
+
+enum { ROWS, WEIGHTS, PLAN, INPUTS };
+
+static ember_status shape(struct em_call *c)
+{
+    char text[2][96];
+    const ember_tensor *rows = c->in[ROWS], *weights = c->in[WEIGHTS];
+    EM_TRY(em_check_f32(c, rows, "rows", 0));
+    EM_TRY(em_check_f32(c, weights, "weights", 0));
+    if (rows->ndim != 2 || weights->ndim != 2 || rows->dim[0] != weights->dim[0] * weights->dim[1])
+        return em_fail(EMBER_E_SHAPE, "weighted_sum: rows are %s, weights %s",
+                       em_shape_text(rows, text[0], sizeof text[0]),
+                       em_shape_text(weights, text[1], sizeof text[1]));
+    return em_out_rows(c, 0, EMBER_F32, weights, 1, &rows->dim[1], 1);
+}
+
+static void cost(const struct em_call *c, struct em_cost *forward, struct em_cost *backward)
+{
+    const double n = em_elements(c->in[ROWS]), y = em_elements(c->out[0]);
+    *forward = (struct em_cost){2 * n, 4 * (n + y)};
+    *backward = (struct em_cost){4 * n, 4 * (3 * n + y)};
+}
+
+static const int32_t *places(const struct em_call *c)
+{
+    return em_plan_place(c->in[PLAN], em_attr_const(c, struct attr)->n_experts);
+}
+
+static void forward_tokens(void *arg, size_t begin, size_t end, unsigned thread)
+{
+    (void)thread;
+    const struct em_call *c = em_task_call(arg);
+    const size_t k = c->in[WEIGHTS]->dim[1], D = c->out[0]->dim[1];
+    const int32_t *place = places(c);
+    for (size_t t = begin; t < end; t++) {
+        const float *weight = em_row(c->in[WEIGHTS], t);
+        float *y = em_row(c->out[0], t);
+        em_kernels()->scale_f32(y, em_row(c->in[ROWS], (size_t)place[t * k]), weight[0], D);
+        for (size_t n = 1; n < k; n++)
+            em_kernels()->axpy_f32(y, weight[n], em_row(c->in[ROWS], (size_t)place[t * k + n]), D);
+    }
+}
+
+static void forward(const struct em_call *c)
+{
+    em_over_rows(c, c->out[0]->dim[0], c->out[0]->dim[1] * c->in[WEIGHTS]->dim[1], forward_tokens);
+}
+
+static void backward_tokens(void *arg, size_t begin, size_t end, unsigned thread)
+{
+    (void)thread;
+    const struct em_call *c = em_task_call(arg);
+    const size_t k = c->in[WEIGHTS]->dim[1], D = c->out[0]->dim[1];
+    const int32_t *place = places(c);
+    for (size_t t = begin; t < end; t++) {
+        const float *dy = em_row(c->out[0]->grad, t), *weight = em_row(c->in[WEIGHTS], t);
+        for (size_t n = 0; n < k; n++) {
+            const size_t r = (size_t)place[t * k + n];
+            if (em_wants(c, WEIGHTS))
+                em_row(c->in[WEIGHTS]->grad, t)[n] +=
+                    em_kernels()->dot_f32(dy, em_row(c->in[ROWS], r), D);
+            if (!em_wants(c, ROWS)) continue;
+            if (em_fresh(c, ROWS))
+                em_kernels()->scale_f32(em_row(c->in[ROWS]->grad, r), dy, weight[n], D);
+            else
+                em_kernels()->axpy_f32(em_row(c->in[ROWS]->grad, r), weight[n], dy, D);
+        }
+    }
+}
+
+static void backward(const struct em_call *c)
+{
+    // Weights' gradients are few: they are filled with zeros here rather than kept apart.
+    em_zero_fresh(c, WEIGHTS);
+    em_over_rows(c, c->out[0]->dim[0], c->out[0]->dim[1] * c->in[WEIGHTS]->dim[1], backward_tokens);
+}
+
+static void reference_forward(const struct em_call *c)
+{
+    const size_t k = c->in[WEIGHTS]->dim[1], D = c->out[0]->dim[1];
+    for (size_t t = 0; t < c->out[0]->dim[0]; t++)
+        for (size_t d = 0; d < D; d++) {
+            double sum = 0;
+            for (size_t n = 0; n < k; n++)
+                sum += (double)em_row(c->in[WEIGHTS], t)[n] *
+                       (double)em_row(c->in[ROWS], (size_t)places(c)[t * k + n])[d];
+            em_row(c->out[0], t)[d] = (float)sum;
+        }
+}
+
+static void reference_backward(const struct em_call *c)
+{
+    const size_t k = c->in[WEIGHTS]->dim[1], D = c->out[0]->dim[1];
+    em_zero_fresh(c, ROWS);
+    em_zero_fresh(c, WEIGHTS);
+    for (size_t t = 0; t < c->out[0]->dim[0]; t++)
+        for (size_t n = 0; n < k; n++) {
+            const size_t r = (size_t)places(c)[t * k + n];
+            const float *dy = em_row(c->out[0]->grad, t);
+            double sum = 0;
+            for (size_t d = 0; d < D; d++)
+                sum += (double)dy[d] * (double)em_row(c->in[ROWS], r)[d];
+            if (em_wants(c, WEIGHTS)) em_row(c->in[WEIGHTS]->grad, t)[n] += (float)sum;
+            for (size_t d = 0; em_wants(c, ROWS) && d < D; d++)
+                em_row(c->in[ROWS]->grad, r)[d] += em_row(c->in[WEIGHTS], t)[n] * dy[d];
+        }
+}
+
+const struct em_op em_op_weighted_sum = {
+    .name = "weighted_sum",
+    .shape = shape,
+    .cost = cost,
+    .backend =
+        {[EM_CPU] = {forward, backward}, [EM_REFERENCE] = {reference_forward, reference_backward}},
+    .backward_reads = EM_READS_IN(ROWS) | EM_READS_IN(WEIGHTS) | EM_READS_IN(PLAN),
+    .flags = EM_OP_SETS_FRESH,
+};
+
+ember_status ember_weighted_sum(ember_flow *flow, ember_tensor *rows, const ember_routing *routing,
+                                ember_tensor **y)
+{
+    struct em_call *c = em_call_new(flow, &em_op_weighted_sum, INPUTS);
+    if (!c) return EMBER_E_NOMEM;
+    c->in[ROWS] = rows;
+    c->in[WEIGHTS] = routing->weights;
+    c->in[PLAN] = routing->plan;
+    em_attr(c, struct attr)->n_experts = routing->n_experts;
+    EM_TRY(em_record(flow, c));
+    *y = c->out[0];
+    return EMBER_OK;
+}
