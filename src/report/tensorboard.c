@@ -202,8 +202,8 @@ static bool parse_event(const unsigned char *p, size_t n, struct event *e)
     return true;
 }
 
-// The bytes of whole, sound records up to `last_step`, and the time of the last one.
-static uint64_t sound_size(const unsigned char *p, size_t n, int64_t last_step, double *wall_time)
+uint64_t em_tensorboard_sound_size(const unsigned char *p, size_t n, int64_t last_step,
+                                   double *wall_time)
 {
     size_t at = 0;
     while (n - at >= FRAME_HEAD + FRAME_TAIL) {
@@ -258,7 +258,7 @@ ember_status em_tensorboard_open(struct em_tensorboard *t, const char *dir, int6
     if (exists) {
         struct em_map map;
         EM_TRY_GOTO(status, done, em_map_open(path, &map));
-        keep = sound_size(map.data, map.size, last_step, &new.wall_time);
+        keep = em_tensorboard_sound_size(map.data, map.size, last_step, &new.wall_time);
         em_map_close(&map);
     }
     EM_TRY_GOTO(status, done, em_append_open(path, &new.file));

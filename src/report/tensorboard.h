@@ -32,6 +32,11 @@ ember_status em_tensorboard_write(struct em_tensorboard *t, int64_t step,
 ember_status em_tensorboard_sync(struct em_tensorboard *t) EMBER_CHECKED;
 void em_tensorboard_close(struct em_tensorboard *t); // {0} is not open: use after a successful open
 
+// How many of a file's bytes are whole, sound records up to `last_step`; sets *wall_time to the
+// last one's.
+uint64_t em_tensorboard_sound_size(const unsigned char *p, size_t n, int64_t last_step,
+                                   double *wall_time);
+
 // CRC-32C (Castagnoli), and its masked form in record frames.
 uint32_t em_crc32c(const void *p, size_t n);
 uint32_t em_crc32c_masked(const void *p, size_t n);
