@@ -14,7 +14,7 @@ struct em_merge_slot {
 #define NO_MERGE UINT64_MAX
 
 // Pieces up to this length are merged by scanning an array of ranks, longer ones by a heap.
-enum { SHORT_PIECE = 48, CACHED_BYTES = 31, CACHED_IDS = 7, CACHE_SLOTS = 1 << 14 };
+enum { SHORT_PIECE = 160, CACHED_BYTES = 31, CACHED_IDS = 7, CACHE_SLOTS = 1 << 14 };
 
 // One cache line: the piece with its length, zero-padded, and its ids.
 struct cached {
@@ -79,6 +79,7 @@ void em_bpe_deinit(struct em_bpe *bpe)
 
 ember_status em_bpe_add_merge(struct em_bpe *bpe, struct em_merge merge)
 {
+    if (bpe->merge_count == INT32_MAX) return em_fail(EMBER_E_RANGE, "more than 2^31 merges");
     EM_TRY(em_grow(&bpe->merges, &bpe->merge_capacity, bpe->merge_count + 1, sizeof *bpe->merges));
     bpe->merges[bpe->merge_count++] = merge;
     return EMBER_OK;
@@ -167,24 +168,32 @@ static size_t start_ids(const struct em_bpe *bpe, const uint8_t *piece, size_t n
     return count;
 }
 
+static int32_t rank_of(const struct em_bpe *bpe, int32_t left, int32_t right)
+{
+    return (int32_t)(find_merge(bpe, left, right) >> 32 & INT32_MAX);
+}
+
 static size_t merge_short(const struct em_bpe *bpe, int32_t *ids, size_t count)
 {
-    uint64_t rank[SHORT_PIECE]; // of the pair that begins at a place
+    int32_t rank[SHORT_PIECE]; // of the pair that begins at a place; INT32_MAX: not mergeable
     for (size_t i = 0; i + 1 < count; i++)
-        rank[i] = find_merge(bpe, ids[i], ids[i + 1]);
+        rank[i] = rank_of(bpe, ids[i], ids[i + 1]);
     while (count > 1) {
+        int32_t lowest = INT32_MAX; // two passes: the first one is vector code
+        for (size_t i = 0; i < count - 1; i++)
+            lowest = rank[i] < lowest ? rank[i] : lowest;
+        if (lowest == INT32_MAX) break;
         size_t best = 0;
-        for (size_t i = 1; i + 1 < count; i++)
-            if (rank[i] < rank[best]) best = i;
-        if (rank[best] == NO_MERGE) break;
-        ids[best] = (int32_t)(uint32_t)rank[best];
+        while (rank[best] != lowest)
+            best++;
+        ids[best] = bpe->merges[lowest].merged;
         count--;
         memmove(ids + best + 1, ids + best + 2, (count - best - 1) * sizeof *ids);
         if (best + 1 < count) {
             memmove(rank + best + 1, rank + best + 2, (count - best - 2) * sizeof *rank);
-            rank[best] = find_merge(bpe, ids[best], ids[best + 1]);
+            rank[best] = rank_of(bpe, ids[best], ids[best + 1]);
         }
-        if (best > 0) rank[best - 1] = find_merge(bpe, ids[best - 1], ids[best]);
+        if (best > 0) rank[best - 1] = rank_of(bpe, ids[best - 1], ids[best]);
     }
     return count;
 }
@@ -230,6 +239,9 @@ static ember_status merge_long(const struct em_bpe *bpe, struct em_bpe_work *w, 
                                size_t *count)
 {
     const size_t n = *count;
+    if (n > (size_t)1 << 30)
+        return em_fail(EMBER_E_RANGE,
+                       "a piece of text without a cut is %zu bytes long; the limit is 1 GiB", n);
     EM_TRY(em_grow(&w->symbols, &w->symbol_capacity, n, sizeof *w->symbols));
     struct symbol *symbols = w->symbols;
     for (size_t i = 0; i < n; i++)
@@ -290,9 +302,6 @@ ember_status em_bpe_encode(const struct em_bpe *bpe, const struct em_vocab *voca
                            struct em_bpe_work *work, const uint8_t *piece, size_t n,
                            struct em_ids *ids)
 {
-    if (n > (size_t)1 << 30)
-        return em_fail(EMBER_E_RANGE,
-                       "a piece of text without a cut is %zu bytes long; the limit is 1 GiB", n);
     EM_TRY(em_ids_reserve(ids, n));
     if (n == 1 || n > CACHED_BYTES || bpe->merge_count == 0) {
         if (bpe->ignore_merges && n > 1) {
