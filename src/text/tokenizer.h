@@ -18,6 +18,11 @@ struct em_tokenizer;
 // the part that Ember cannot do (another model, normalizer, pre-tokenizer or split pattern).
 ember_status em_tokenizer_open(const char *path, struct em_tokenizer **tokenizer) EMBER_CHECKED;
 
+// The same from memory; `name` is for messages. Without a config, bos, eos and pad are the names in
+// use.
+ember_status em_tokenizer_parse(const char *name, const char *text, size_t n,
+                                struct em_tokenizer **tokenizer) EMBER_CHECKED;
+
 // Every byte is a token: byte b has id 3 + b; <|pad|> 0, <|startoftext|> 1, <|endoftext|> 2.
 ember_status em_tokenizer_bytes(struct em_tokenizer **tokenizer) EMBER_CHECKED;
 

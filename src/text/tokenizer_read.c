@@ -439,13 +439,22 @@ static int32_t first_found(const struct em_tokenizer *t, const char *const *name
     return id;
 }
 
-// bos, eos and pad: what tokenizer_config.json beside the file says; without it, the names in use.
-static ember_status read_roles(struct em_tokenizer *t, const char *path)
+// bos, eos and pad by the names in use.
+static void guess_roles(struct em_tokenizer *t)
 {
     static const char *const bos[] = {"<|startoftext|>", "<|begin_of_text|>", "<s>", NULL};
     static const char *const eos[] = {"<|im_end|>", "<|end_of_text|>", "<|endoftext|>", "</s>",
                                       NULL};
     static const char *const pad[] = {"<|pad|>", "<pad>", NULL};
+    t->bos = t->before_count > 0 && em_tokenizer_is_special(t, t->before[0]) ? t->before[0]
+                                                                             : first_found(t, bos);
+    t->eos = first_found(t, eos);
+    t->pad = first_found(t, pad);
+}
+
+// bos, eos and pad as tokenizer_config.json beside the file names them; without it, guessed.
+static ember_status read_roles(struct em_tokenizer *t, const char *path)
+{
     const size_t folder = (size_t)(em_path_base(path) - path);
     char *config_path = em_asprintf("%.*stokenizer_config.json", (int)folder, path);
     if (!config_path) return EMBER_E_NOMEM;
@@ -460,31 +469,52 @@ static ember_status read_roles(struct em_tokenizer *t, const char *path)
         }
         json_decref(config);
     } else {
-        t->bos = t->before_count > 0 && em_tokenizer_is_special(t, t->before[0])
-                     ? t->before[0]
-                     : first_found(t, bos);
-        t->eos = first_found(t, eos);
-        t->pad = first_found(t, pad);
+        guess_roles(t);
     }
     em_free(config_path);
     return status;
+}
+
+static ember_status read_root(const char *name, const json_t *root, struct em_tokenizer **tokenizer)
+{
+    struct reader r = {.path = name};
+    em_buf_init(&r.bytes, 0);
+    ember_status status = em_tokenizer_new(&r.t);
+    if (status == EMBER_OK) status = read_all(&r, root);
+    if (status == EMBER_OK)
+        *tokenizer = r.t;
+    else
+        em_tokenizer_close(r.t);
+    em_buf_deinit(&r.bytes);
+    return status;
+}
+
+ember_status em_tokenizer_parse(const char *name, const char *text, size_t n,
+                                struct em_tokenizer **tokenizer)
+{
+    json_t *root = NULL;
+    EM_TRY(em_json_parse(name, text, n, 0, &root));
+    struct em_tokenizer *t = NULL;
+    const ember_status status = read_root(name, root, &t);
+    json_decref(root);
+    if (status != EMBER_OK) return status;
+    guess_roles(t);
+    *tokenizer = t;
+    return EMBER_OK;
 }
 
 static ember_status open_file(const char *path, struct em_tokenizer **tokenizer)
 {
     json_t *root = NULL;
     EM_TRY(em_json_read(path, (size_t)256 << 20, 0, &root));
-    struct reader r = {.path = path};
-    em_buf_init(&r.bytes, 0);
-    ember_status status = em_tokenizer_new(&r.t);
-    if (status == EMBER_OK) status = read_all(&r, root);
-    if (status == EMBER_OK) status = read_roles(r.t, path);
-    if (status == EMBER_OK)
-        *tokenizer = r.t;
-    else
-        em_tokenizer_close(r.t);
-    em_buf_deinit(&r.bytes);
+    struct em_tokenizer *t = NULL;
+    ember_status status = read_root(path, root, &t);
     json_decref(root);
+    if (status == EMBER_OK) status = read_roles(t, path);
+    if (status == EMBER_OK)
+        *tokenizer = t;
+    else
+        em_tokenizer_close(t);
     return status;
 }
 
