@@ -3,10 +3,11 @@
 // scored.
 //
 // [T, V] never exists: rows go through in chunks whose logits live in scratch. What the gradient
-// needs is at hand then, so a training forward computes it: dx of the loss into saved[0], dw and
-// dbias added straight to the parameters' gradients, as if the loss's own gradient were 1. Backward
-// corrects that where it is not true: the loss was scaled, nll is used too, the forward was not a
-// training one, or runs twice (a recomputed region). Then the chunks are gone through again.
+// needs is at hand then, so a forward that a backward follows computes it: dx of the loss into
+// saved[0], dw and dbias added straight to the parameters' gradients, as if the loss's own gradient
+// were 1. Backward makes up for it where it is not (the loss was scaled, or nll is part of a loss
+// too), and does all of it for a recomputed region, whose forward runs twice. The chunks are gone
+// through again then.
 #include <math.h>
 
 #include "kernels/kernels.h"
@@ -202,7 +203,7 @@ static size_t list_scored(const struct em_call *c, int32_t *scored)
 
 static bool gradient_in_forward(const struct em_call *c)
 {
-    return em_is_training(c) && c->exec->gradients && c->region < 0 &&
+    return c->exec->gradients && c->region < 0 &&
            (em_wants(c, X) || em_wants(c, W) || em_wants(c, BIAS));
 }
 

@@ -49,7 +49,7 @@ static struct op_case usual(uint64_t *sizes, size_t round)
     return c;
 }
 
-static void as_the_loss_of_a_training_pass(void **state)
+static void as_the_loss(void **state)
 {
     (void)state;
     uint64_t sizes = 13;
@@ -60,7 +60,7 @@ static void as_the_loss_of_a_training_pass(void **state)
     }
 }
 
-static void as_the_loss_of_an_evaluation_pass(void **state)
+static void as_the_loss_in_evaluation(void **state)
 {
     (void)state;
     uint64_t sizes = 14;
@@ -184,8 +184,8 @@ static void other_shapes_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(as_the_loss_of_a_training_pass),
-        cmocka_unit_test(as_the_loss_of_an_evaluation_pass),
+        cmocka_unit_test(as_the_loss),
+        cmocka_unit_test(as_the_loss_in_evaluation),
         cmocka_unit_test(as_a_part_of_another_loss),
         cmocka_unit_test(tied_to_the_embedding),
         cmocka_unit_test(several_chunks_in_parallel),

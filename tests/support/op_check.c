@@ -316,12 +316,13 @@ static void subject_destroy(struct subject *s)
     em_program_destroy(s->program);
 }
 
-static void forward(struct bench *b, struct subject *s, bool training)
+static void forward(struct bench *b, struct subject *s, bool training, bool gradients)
 {
     em_program_weights_changed(s->program);
     CHECK_OK(em_program_forward(
         s->program, &(struct em_run){.batch = &b->batch,
                                      .training = training,
+                                     .gradients = gradients,
                                      .loss_scale = b->c->loss_scale != 0 ? b->c->loss_scale : 0.75,
                                      .seed = 5,
                                      .step = 3}));
@@ -332,13 +333,18 @@ struct result {
     struct values out[OP_OUTPUTS], grad[OP_INPUTS];
 };
 
+static void zero_gradients(struct bench *b)
+{
+    for (size_t i = 0; i < b->n_in; i++)
+        if (b->param[i].grad) memset(b->grad[i].data, 0, em_tensor_bytes(&b->grad[i]));
+}
+
 static struct result run(struct bench *b, struct subject *s, unsigned passes)
 {
     struct result r = {0};
-    for (size_t i = 0; i < b->n_in; i++)
-        if (b->param[i].grad) memset(b->grad[i].data, 0, em_tensor_bytes(&b->grad[i]));
+    zero_gradients(b);
     for (unsigned pass = 0; pass < passes; pass++) {
-        forward(b, s, !b->c->evaluation);
+        forward(b, s, !b->c->evaluation, true);
         for (unsigned k = 0; k < OP_OUTPUTS && pass == 0; k++)
             if (s->out[k] && s->out[k]->dtype == EMBER_F32) r.out[k] = values_of(s->out[k]);
         CHECK_OK(em_program_backward(s->program));
@@ -400,7 +406,7 @@ static double difference(struct bench *b, struct subject *s, float *x)
     for (unsigned i = 0; i < 4; i++) {
         *x = at + step[i] * h;
         moved += coefficient[i] * ((double)*x - (double)at); // as rounded: 12 h, nearly
-        forward(b, s, !b->c->evaluation);
+        forward(b, s, !b->c->evaluation, false);
         sum += coefficient[i] * (b->c->loss ? (double)em_f32(s->out[0])[0] : s->weighed);
     }
     *x = at;
@@ -470,7 +476,7 @@ static void check_pieces(struct bench *b, struct subject *s, const struct result
                 memcpy(b->param[i].data, kept[i] + t * width, n * width * sizeof(float));
             }
             b->batch = part;
-            forward(b, s, false);
+            forward(b, s, false, false);
             for (unsigned k = 0; k < OP_OUTPUTS; k++)
                 if (s->out[k] && s->out[k]->dtype == EMBER_F32) copy_rows(&out[k], s->out[k], t, n);
             t += n;
@@ -519,6 +525,12 @@ static void check_rows(struct bench *b, struct subjects *s, size_t rows)
     }
     result_free(&twice);
     result_free(&twice_expected);
+    zero_gradients(b);
+    forward(b, &s->cpu[0], !c->evaluation, false);
+    for (size_t i = 0; i < b->n_in; i++)
+        for (size_t j = 0; b->param[i].grad && j < ember_tensor_count(&b->grad[i]); j++)
+            assert_true(em_f32(&b->grad[i])[j] ==
+                        0); // a forward alone leaves gradients as they are
     // A loss that made its gradient in forward makes it in backward here, perhaps with other
     // roundings.
     struct result again = run(b, &s->recomputed, 1);
@@ -530,8 +542,8 @@ static void check_rows(struct bench *b, struct subjects *s, size_t rows)
         compare_results(b, &r, &expected, 2e-2, "bf16");
         result_free(&r);
     }
-    forward(b, &s->inference, false);
-    forward(b, &s->inference_reference, false);
+    forward(b, &s->inference, false, false);
+    forward(b, &s->inference_reference, false, false);
     for (unsigned k = 0; k < OP_OUTPUTS; k++) {
         if (!s->inference.out[k] || s->inference.out[k]->dtype != EMBER_F32) continue;
         struct values v = values_of(s->inference.out[k]),
