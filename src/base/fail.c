@@ -55,7 +55,7 @@ static void set_message(const char *format, va_list args)
     memcpy(message, text, strlen(text) + 1);
 }
 
-ember_status em_fail(ember_status status, const char *format, ...)
+ember_status(em_fail)(ember_status status, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -71,7 +71,7 @@ ember_status em_fail_errno(const char *path, const char *what)
     return em_fail(EMBER_E_IO, "%s: %s: %s", path, what, reason);
 }
 
-ember_status em_fail_in(ember_status status, const char *format, ...)
+ember_status(em_fail_in)(ember_status status, const char *format, ...)
 {
     char text[2 * MESSAGE_BYTES];
     va_list args;

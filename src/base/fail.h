@@ -14,6 +14,11 @@ ember_status em_fail_errno(const char *path, const char *what);
 // layer); returns `status`.
 ember_status em_fail_in(ember_status status, const char *format, ...) EMBER_PRINTF(2, 3);
 
+// The status is repeated where the compiler sees it: a failure is then known not to be EMBER_OK,
+// and what a failed call leaves unset is known not to be used.
+#define em_fail(status, ...) (em_fail((status), __VA_ARGS__), (status))
+#define em_fail_in(status, ...) (em_fail_in((status), __VA_ARGS__), (status))
+
 #define EM_TRY(call)                                                                               \
     do {                                                                                           \
         const ember_status em_try_status_ = (call);                                                \
