@@ -34,6 +34,11 @@ if(ZSTD_FOUND)
   target_link_libraries(ember PUBLIC PkgConfig::ZSTD)
 endif()
 
+if(LZMA_FOUND)
+  target_compile_definitions(ember_flags INTERFACE EMBER_HAVE_LZMA=1)
+  target_link_libraries(ember PUBLIC PkgConfig::LZMA)
+endif()
+
 function(ember_room_target name)
   target_include_directories(${name} PRIVATE include src)
   target_link_libraries(${name} PRIVATE ember_flags ember_warnings PkgConfig::JANSSON PkgConfig::XXHASH)
