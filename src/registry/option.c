@@ -217,7 +217,7 @@ ember_status em_options_read(const ember_option *options, const json_t *object, 
 
 static json_t *option_value(const ember_option *o, const void *field)
 {
-    const char *choice;
+    const char *choice = "";
     const ember_config *config;
     switch (o->type) {
     case EMBER_OPTION_END: break;
