@@ -1,7 +1,10 @@
 // Gated short depthwise causal convolution. This file is compiled once per instruction set.
 //
-// u = B X is computed again wherever a tap needs it: the rows are in the first-level cache, and two
-// loads and a product cost less than writing and reading u. Channels are the lanes.
+// Channels are the lanes. The last L rows of u = B X (and of dv = dy C, backward) go round in small
+// buffers on the stack, a block of channels at a time: rows of [B | C | X] are 12 D bytes apart,
+// and where D is a power of two, reading several of them at the same channel makes their lines
+// fight for one set of the first-level cache (D = 1024, backward: 4x slower). Past MOST taps, which
+// nobody uses, u is computed again for each tap instead.
 #include "kernels/kernels_isa.h"
 #include "kernels/simd/f32.h"
 
@@ -18,28 +21,97 @@ static inline vf32 gate_at(const struct em_short_conv *k, ptrdiff_t t, size_t c,
     return vf32_load_n(k->history + (k->L - 1 - back) * k->D + c, m);
 }
 
-// sum_j w_j u[t-(L-1)+j] + bias
-static inline vf32 convolve(const struct em_short_conv *k, size_t t, size_t c, size_t m)
+#define ALWAYS static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+enum { MOST = 8, CHANNELS = 1024, SKEWED = CHANNELS + VF32_LANES };
+
+static inline size_t min_size(size_t a, size_t b)
 {
-    vf32 v = k->bias ? vf32_load_n(k->bias + c, m) : vf32_zero();
-    for (size_t j = 0; j < k->L; j++) {
-        const vf32 u = gate_at(k, (ptrdiff_t)(t + j) - (ptrdiff_t)(k->L - 1), c, m);
-        v = vf32_fma(vf32_load_n(k->taps + j * k->D + c, m), u, v);
+    return a < b ? a : b;
+}
+
+// Row of a ring that holds time t; t >= -L.
+static inline size_t slot(ptrdiff_t t, size_t L)
+{
+    return (size_t)(t + (ptrdiff_t)L) % L;
+}
+
+// u of the L-1 tokens before t into the ring.
+static void fill_ring(const struct em_short_conv *k, float (*ring)[SKEWED], size_t t, size_t begin,
+                      size_t end)
+{
+    for (size_t back = 1; back < k->L; back++) {
+        const ptrdiff_t at = (ptrdiff_t)t - (ptrdiff_t)back;
+        float *row = ring[slot(at, k->L)];
+        for (size_t c = begin; c < end; c += VF32_LANES) {
+            const size_t m = min_size(end - c, VF32_LANES);
+            vf32_store_n(row + c - begin, gate_at(k, at, c, m), m);
+        }
     }
-    return v;
+}
+
+// Tokens [t, t_end), channels [begin, end) with L = k->L, a constant where that matters.
+ALWAYS void forward(const struct em_short_conv *k, size_t L, float *y, size_t y_stride, size_t t,
+                    size_t t_end, size_t begin, size_t end)
+{
+    float ring[MOST][SKEWED];
+    fill_ring(k, ring, t, begin, end);
+    for (; t < t_end; t++) {
+        const float *b = k->bcx + t * k->bcx_stride, *gate = b + k->D, *x = gate + k->D;
+        const float *row[MOST] = {NULL};
+        UNROLL
+        for (size_t j = 0; j + 1 < L; j++)
+            row[j] = ring[slot((ptrdiff_t)(t + j + 1) - (ptrdiff_t)L, L)];
+        float *newest = ring[slot((ptrdiff_t)t, L)];
+        for (size_t c = begin; c < end; c += VF32_LANES) {
+            const size_t m = min_size(end - c, VF32_LANES);
+            const vf32 u = vf32_mul(vf32_load_n(b + c, m), vf32_load_n(x + c, m));
+            vf32 v = k->bias ? vf32_load_n(k->bias + c, m) : vf32_zero();
+            UNROLL
+            for (size_t j = 0; j + 1 < L; j++)
+                v = vf32_fma(vf32_load_n(k->taps + j * k->D + c, m), vf32_load(row[j] + c - begin),
+                             v);
+            v = vf32_fma(vf32_load_n(k->taps + (L - 1) * k->D + c, m), u, v);
+            vf32_store(newest + c - begin, u);
+            vf32_store_n(y + t * y_stride + c, vf32_mul(vf32_load_n(gate + c, m), v), m);
+        }
+    }
+}
+
+// Any number of taps.
+static void forward_long(const struct em_short_conv *k, float *y, size_t y_stride, size_t t,
+                         size_t t_end)
+{
+    for (; t < t_end; t++) {
+        const float *gate = k->bcx + t * k->bcx_stride + k->D;
+        for (size_t c = 0; c < k->D; c += VF32_LANES) {
+            const size_t m = min_size(k->D - c, VF32_LANES);
+            vf32 v = k->bias ? vf32_load_n(k->bias + c, m) : vf32_zero();
+            for (size_t j = 0; j < k->L; j++) {
+                const vf32 u = gate_at(k, (ptrdiff_t)(t + j + 1) - (ptrdiff_t)k->L, c, m);
+                v = vf32_fma(vf32_load_n(k->taps + j * k->D + c, m), u, v);
+            }
+            vf32_store_n(y + t * y_stride + c, vf32_mul(vf32_load_n(gate + c, m), v), m);
+        }
+    }
 }
 
 // y[t] for tokens [begin, end) of the sequence, which is all of [0, T) or any part of it.
 void EM_K(short_conv_f32)(const struct em_short_conv *k, float *y, size_t y_stride, size_t begin,
                           size_t end)
 {
-    for (size_t t = begin; t < end; t++) {
-        const float *gate = k->bcx + t * k->bcx_stride + k->D;
-        float *row = y + t * y_stride;
-        for (size_t c = 0; c < k->D; c += VF32_LANES) {
-            const size_t m = k->D - c < VF32_LANES ? k->D - c : VF32_LANES;
-            vf32_store_n(row + c, vf32_mul(vf32_load_n(gate + c, m), convolve(k, t, c, m)), m);
-        }
+    if (k->L > MOST) {
+        forward_long(k, y, y_stride, begin, end);
+        return;
+    }
+    for (size_t c = 0; c < k->D; c += CHANNELS) {
+        const size_t c_end = min_size(c + CHANNELS, k->D);
+        if (k->L == 3)
+            forward(k, 3, y, y_stride, begin, end, c, c_end);
+        else if (k->L == 4)
+            forward(k, 4, y, y_stride, begin, end, c, c_end);
+        else
+            forward(k, k->L, y, y_stride, begin, end, c, c_end);
     }
 }
 
@@ -56,6 +128,116 @@ void EM_K(short_conv_history_f32)(const struct em_short_conv *k, float *next, si
         }
 }
 
+// Where backward reads and adds.
+struct gradient {
+    const float *dy;
+    size_t dy_stride;
+    float *dbcx; // or NULL
+    size_t dbcx_stride;
+    float *dtaps, *dbias; // or NULL
+    size_t T;
+};
+
+// dB, dC, dX of one token at channel c from du and v; `in` and `out` are its rows.
+static inline void add_inputs(const float *in, float *out, size_t D, size_t c, size_t m, vf32 dy,
+                              vf32 du, vf32 v)
+{
+    const vf32 db = vf32_fma(du, vf32_load_n(in + 2 * D + c, m), vf32_load_n(out + c, m));
+    const vf32 dc = vf32_fma(dy, v, vf32_load_n(out + D + c, m));
+    const vf32 dx = vf32_fma(du, vf32_load_n(in + c, m), vf32_load_n(out + 2 * D + c, m));
+    vf32_store_n(out + c, db, m);
+    vf32_store_n(out + D + c, dc, m);
+    vf32_store_n(out + 2 * D + c, dx, m);
+}
+
+// dv of token t into its row of the ring; zeros past the end.
+static void fill_dv(const struct em_short_conv *k, const struct gradient *d, float *row, size_t t,
+                    size_t begin, size_t end)
+{
+    const float *dy = d->dy + t * d->dy_stride, *gate = k->bcx + t * k->bcx_stride + k->D;
+    for (size_t c = begin; c < end; c += VF32_LANES) {
+        const size_t m = min_size(end - c, VF32_LANES);
+        vf32_store(row + c - begin, t < d->T
+                                        ? vf32_mul(vf32_load_n(dy + c, m), vf32_load_n(gate + c, m))
+                                        : vf32_zero());
+    }
+}
+
+// Channels [begin, end) with L = k->L, a constant where that matters.
+ALWAYS void backward(const struct em_short_conv *k, size_t L, const struct gradient *d,
+                     size_t begin, size_t end)
+{
+    const size_t D = k->D;
+    float us[MOST][SKEWED], dvs[MOST][SKEWED];
+    fill_ring(k, us, 0, begin, end);
+    for (size_t t = 0; t + 1 < L; t++)
+        fill_dv(k, d, dvs[t % L], t, begin, end);
+    for (size_t t = 0; t < d->T; t++) {
+        const float *in = k->bcx + t * k->bcx_stride, *dy = d->dy + t * d->dy_stride;
+        float *out = d->dbcx ? d->dbcx + t * d->dbcx_stride : NULL;
+        fill_dv(k, d, dvs[(t + L - 1) % L], t + L - 1, begin, end);
+        const float *u_row[MOST] = {NULL},
+                    *dv_row[MOST] = {NULL}; // by tap: u[t-(L-1)+j] and dv[t+(L-1)-j]
+        UNROLL
+        for (size_t j = 0; j < L; j++) {
+            u_row[j] = us[slot((ptrdiff_t)(t + j + 1) - (ptrdiff_t)L, L)];
+            dv_row[j] = dvs[(t + L - 1 - j) % L];
+        }
+        float *newest = us[t % L];
+        for (size_t c = begin; c < end; c += VF32_LANES) {
+            const size_t m = min_size(end - c, VF32_LANES), at = c - begin;
+            const vf32 dv = vf32_load(dv_row[L - 1] + at);
+            const vf32 now = vf32_mul(vf32_load_n(in + c, m), vf32_load_n(in + 2 * D + c, m));
+            vf32_store(newest + at, now);
+            vf32 v = k->bias ? vf32_load_n(k->bias + c, m) : vf32_zero(), du = vf32_zero();
+            UNROLL
+            for (size_t j = 0; j < L; j++) {
+                const vf32 w = vf32_load_n(k->taps + j * D + c, m);
+                const vf32 u = j + 1 < L ? vf32_load(u_row[j] + at) : now;
+                v = vf32_fma(w, u, v);
+                du = vf32_fma(w, vf32_load(dv_row[j] + at), du);
+                if (!d->dtaps) continue;
+                float *dw = d->dtaps + j * D + c;
+                vf32_store_n(dw, vf32_fma(dv, u, vf32_load_n(dw, m)), m);
+            }
+            if (d->dbias) vf32_store_n(d->dbias + c, vf32_add(vf32_load_n(d->dbias + c, m), dv), m);
+            if (out) add_inputs(in, out, D, c, m, vf32_load_n(dy + c, m), du, v);
+        }
+    }
+}
+
+// Any number of taps.
+static void backward_long(const struct em_short_conv *k, const struct gradient *d, size_t begin,
+                          size_t end)
+{
+    const size_t D = k->D, L = k->L;
+    for (size_t t = 0; t < d->T; t++) {
+        const float *in = k->bcx + t * k->bcx_stride;
+        for (size_t c = begin; c < end; c += VF32_LANES) {
+            const size_t m = min_size(end - c, VF32_LANES);
+            const vf32 dy = vf32_load_n(d->dy + t * d->dy_stride + c, m);
+            const vf32 dv = vf32_mul(dy, vf32_load_n(in + D + c, m));
+            if (d->dbias) vf32_store_n(d->dbias + c, vf32_add(vf32_load_n(d->dbias + c, m), dv), m);
+            vf32 v = k->bias ? vf32_load_n(k->bias + c, m) : vf32_zero(), du = vf32_zero();
+            for (size_t j = 0; j < L; j++) {
+                const vf32 w = vf32_load_n(k->taps + j * D + c, m);
+                const vf32 u = gate_at(k, (ptrdiff_t)(t + j + 1) - (ptrdiff_t)L, c, m);
+                v = vf32_fma(w, u, v);
+                if (d->dtaps) {
+                    float *dw = d->dtaps + j * D + c;
+                    vf32_store_n(dw, vf32_fma(dv, u, vf32_load_n(dw, m)), m);
+                }
+                const size_t later = t + L - 1 - j;
+                if (later >= d->T) continue;
+                const vf32 then = vf32_load_n(k->bcx + later * k->bcx_stride + D + c, m);
+                du = vf32_fma(w, vf32_mul(vf32_load_n(d->dy + later * d->dy_stride + c, m), then),
+                              du);
+            }
+            if (d->dbcx) add_inputs(in, d->dbcx + t * d->dbcx_stride, D, c, m, dy, du, v);
+        }
+    }
+}
+
 // For all T tokens of the sequence and channels [begin, end): dbcx +=, dtaps [L, D] +=, dbias [D]
 // += (each may be NULL), from dy. Channels are independent, so blocks of them may run at the same
 // time. With dv = dy C: dC = dy v, dw_j = sum_t dv[t] u[t-(L-1)+j], du[t] = sum_j w_j
@@ -64,35 +246,18 @@ void EM_K(short_conv_backward_f32)(const struct em_short_conv *k, const float *d
                                    size_t T, float *dbcx, size_t dbcx_stride, float *dtaps,
                                    float *dbias, size_t begin, size_t end)
 {
-    const size_t D = k->D, L = k->L;
-    for (size_t t = 0; t < T; t++) {
-        const float *in = k->bcx + t * k->bcx_stride;
-        float *out = dbcx ? dbcx + t * dbcx_stride : NULL;
-        for (size_t c = begin; c < end; c += VF32_LANES) {
-            const size_t m = end - c < VF32_LANES ? end - c : VF32_LANES;
-            const vf32 d = vf32_load_n(dy + t * dy_stride + c, m);
-            const vf32 dv = vf32_mul(d, vf32_load_n(in + D + c, m));
-            if (dbias) vf32_store_n(dbias + c, vf32_add(vf32_load_n(dbias + c, m), dv), m);
-            vf32 v = k->bias ? vf32_load_n(k->bias + c, m) : vf32_zero(), du = vf32_zero();
-            for (size_t j = 0; j < L; j++) {
-                const vf32 w = vf32_load_n(k->taps + j * D + c, m);
-                const vf32 u = gate_at(k, (ptrdiff_t)(t + j) - (ptrdiff_t)(L - 1), c, m);
-                v = vf32_fma(w, u, v);
-                if (dtaps) {
-                    float *at = dtaps + j * D + c;
-                    vf32_store_n(at, vf32_fma(dv, u, vf32_load_n(at, m)), m);
-                }
-                const size_t later = t + L - 1 - j;
-                if (later >= T || !out) continue;
-                const vf32 dvl = vf32_mul(vf32_load_n(dy + later * dy_stride + c, m),
-                                          vf32_load_n(k->bcx + later * k->bcx_stride + D + c, m));
-                du = vf32_fma(w, dvl, du);
-            }
-            if (!out) continue;
-            const vf32 b = vf32_load_n(in + c, m), x = vf32_load_n(in + 2 * D + c, m);
-            vf32_store_n(out + c, vf32_fma(du, x, vf32_load_n(out + c, m)), m);
-            vf32_store_n(out + D + c, vf32_fma(d, v, vf32_load_n(out + D + c, m)), m);
-            vf32_store_n(out + 2 * D + c, vf32_fma(du, b, vf32_load_n(out + 2 * D + c, m)), m);
-        }
+    const struct gradient d = {dy, dy_stride, dbcx, dbcx_stride, dtaps, dbias, T};
+    if (k->L > MOST) {
+        backward_long(k, &d, begin, end);
+        return;
+    }
+    for (size_t c = begin; c < end; c += CHANNELS) {
+        const size_t c_end = min_size(c + CHANNELS, end);
+        if (k->L == 3)
+            backward(k, 3, &d, c, c_end);
+        else if (k->L == 4)
+            backward(k, 4, &d, c, c_end);
+        else
+            backward(k, k->L, &d, c, c_end);
     }
 }
