@@ -33,12 +33,15 @@ struct em_attention_gradient {
     float *dk, *dv;   // [T, G, K]
 };
 
-// Queries that one call of attention_f32 works on together, with all heads of a key head: as many
-// as make tasks large enough to share the packing of keys, and small enough to be many.
+// Rows, that is pairs of a query and a head, which a block of the forward pass takes.
+enum { EM_ATTENTION_ROWS = 192 };
+
+// Queries that one call of attention_f32 is best given, with all heads of one key head: a block
+// full. Any other split is right too; results are bit-equal for a fixed split.
 static inline size_t em_attention_queries(const struct em_attention *a)
 {
     const size_t group = a->H / a->G;
-    return group < 192 ? 192 / group : 1;
+    return group < EM_ATTENTION_ROWS ? EM_ATTENTION_ROWS / group : 1;
 }
 
 #endif

@@ -11,7 +11,7 @@
 #include "kernels/isa/attention_tile.h"
 
 // Rows of a block and keys of a step. Their panels stay in the second-level cache.
-enum { ROWS = 192, KEYS = 64 };
+enum { ROWS = EM_ATTENTION_ROWS, KEYS = 64 };
 _Static_assert(KEYS % NR == 0, "whole panels");
 
 static const float log2_e = 1.44269504f, ln_2 = 0.69314718f;
