@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { ALIGNED = 64, HUGE_PAGE = 2 << 20 };
+enum { ALIGNED = 128, HUGE_PAGE = 2 << 20 };
 
 static atomic_size_t calls;   // allocation calls so far
 static atomic_size_t fail_at; // the call that fails; 0: none

@@ -18,7 +18,7 @@ char *em_strdup(const char *s);
 char *em_strndup(const char *s, size_t n);
 char *em_asprintf(const char *format, ...) EMBER_PRINTF(1, 2);
 
-// For arrays that kernels read: 64-byte aligned; em_free() frees them.
+// For arrays that kernels read: 128-byte aligned; em_free() frees them.
 void *em_alloc_aligned(size_t bytes);
 
 // Big long-lived blocks (parameters, the step's memory): zero-filled pages, 2 MiB-aligned and huge

@@ -8,7 +8,7 @@
 
 #include "base/alloc.h"
 
-enum { ALIGNMENT = 16, FIRST_CHUNK = 4096, LARGEST_CHUNK = 1 << 20, SCRATCH_ALIGNMENT = 64 };
+enum { ALIGNMENT = 16, FIRST_CHUNK = 4096, LARGEST_CHUNK = 1 << 20 };
 
 struct em_arena_chunk {
     struct em_arena_chunk *older;
@@ -103,9 +103,9 @@ char *em_arena_printf(struct em_arena *arena, const char *format, ...)
 ember_status em_scratch_reserve(struct em_scratch *s, size_t bytes)
 {
     size_t size;
-    if (!em_add_size(bytes, SCRATCH_ALIGNMENT - 1, &size))
+    if (!em_add_size(bytes, EM_SCRATCH_ALIGNMENT - 1, &size))
         return em_fail(EMBER_E_NOMEM, "out of memory: %zu bytes", bytes);
-    size = size / SCRATCH_ALIGNMENT * SCRATCH_ALIGNMENT;
+    size = size / EM_SCRATCH_ALIGNMENT * EM_SCRATCH_ALIGNMENT;
     if (size <= s->size) return EMBER_OK;
     assert(s->used == 0);
     if (s->used) return em_fail(EMBER_E_INTERNAL, "scratch: grown while in use");
@@ -130,6 +130,6 @@ void *em_scratch_take(struct em_scratch *s, size_t bytes)
     if (bytes > left)
         return NULL; // a build without asserts crashes here, and does not write past the end
     char *p = s->base + s->used;
-    s->used += (bytes + SCRATCH_ALIGNMENT - 1) / SCRATCH_ALIGNMENT * SCRATCH_ALIGNMENT;
+    s->used += (bytes + EM_SCRATCH_ALIGNMENT - 1) / EM_SCRATCH_ALIGNMENT * EM_SCRATCH_ALIGNMENT;
     return p;
 }

@@ -24,7 +24,8 @@ char *em_arena_strndup(struct em_arena *arena, const char *s, size_t n);
 char *em_arena_printf(struct em_arena *arena, const char *format, ...) EMBER_PRINTF(2, 3);
 
 // A stack of bytes for one thread's work inside a kernel: mark, take, reset to the mark. Grows only
-// between uses, so a taken pointer stays valid until the reset. 64-byte aligned.
+// between uses, so a taken pointer stays valid until the reset. 128-byte aligned.
+enum { EM_SCRATCH_ALIGNMENT = 128 }; // what is taken is rounded up to it
 struct em_scratch {
     char *base;
     size_t size, used;

@@ -33,7 +33,7 @@ struct em_gemm_epilogue {
     bool accumulate;
 };
 
-// Workspace of one call at a time, the caller's: nothing is allocated inside. 64-byte aligned.
+// Workspace of one call at a time, the caller's: nothing is allocated inside. 128-byte aligned.
 // Inside a task, give each thread its own and no pool.
 struct em_gemm_scratch {
     void *data;
@@ -48,7 +48,7 @@ size_t em_gemm_unpacked_scratch_size(enum em_gemm_type type, size_t N, size_t K,
 size_t em_gemm_grouped_grad_scratch_size(enum em_gemm_type type, size_t groups, size_t rows,
                                          size_t N, unsigned threads);
 
-// B[K,N] into `packed` (em_gemm_packed_size bytes, 64-byte aligned). The layout belongs to the
+// B[K,N] into `packed` (em_gemm_packed_size bytes, 128-byte aligned). The layout belongs to the
 // instruction set in force: packed operands are not for files.
 void em_gemm_pack(enum em_gemm_type type, size_t K, size_t N, struct em_matrix b, void *packed,
                   struct em_pool *pool);

@@ -33,7 +33,8 @@ static inline ember_status em_add_matmul_scratch(const struct em_call *c, size_t
                                                  size_t *bytes)
 {
     size_t n;
-    if (!em_add_size(workspace, 63, &n) || !em_add_size(*bytes, n / 64 * 64, bytes))
+    if (!em_add_size(workspace, EM_SCRATCH_ALIGNMENT - 1, &n) ||
+        !em_add_size(*bytes, n / EM_SCRATCH_ALIGNMENT * EM_SCRATCH_ALIGNMENT, bytes))
         return em_fail(EMBER_E_NOMEM,
                        "%s: the workspace of its matrix products does not fit into memory",
                        c->op->name);

@@ -281,7 +281,7 @@ static ember_status assign_offsets(struct em_program *p)
     for (size_t i = 0; i < p->n_tensors; i++) {
         ember_tensor *t = p->tensor[i];
         if (t->info->root != t || t->info->alias || t->info->first == EM_NEVER) continue;
-        t->info->bytes = (em_tensor_bytes(t) + 63) / 64 * 64;
+        t->info->bytes = (em_tensor_bytes(t) + 127) / 128 * 128;
         buffer[n++] = t;
         p->memory.sum_of_buffers += t->info->bytes;
     }

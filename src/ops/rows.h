@@ -72,7 +72,8 @@ static inline ember_status em_add_scratch(const struct em_call *c, size_t rows, 
 {
     size_t n;
     if (!em_mul_size(rows, width, &n) || !em_mul_size(n, sizeof(float), &n) ||
-        !em_add_size(n, 63, &n) || !em_add_size(*bytes, n / 64 * 64, bytes))
+        !em_add_size(n, EM_SCRATCH_ALIGNMENT - 1, &n) ||
+        !em_add_size(*bytes, n / EM_SCRATCH_ALIGNMENT * EM_SCRATCH_ALIGNMENT, bytes))
         return em_fail(EMBER_E_NOMEM, "%s: scratch for %zu rows of %zu does not fit into memory",
                        c->op->name, rows, width);
     return EMBER_OK;

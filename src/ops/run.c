@@ -10,7 +10,7 @@ ember_status em_program_allocate(struct em_program *p)
     if (p->allocated) return EMBER_OK;
     EM_TRY(em_program_plan(p, NULL));
     EM_TRY(em_packs_allocate(p->packs));
-    EM_TRY(em_scratch_reserve(&p->exec.scratch, p->memory.scratch + 64));
+    EM_TRY(em_scratch_reserve(&p->exec.scratch, p->memory.scratch + 2 * EM_SCRATCH_ALIGNMENT));
     if (!p->position && !(p->position = em_alloc(p->options.max_tokens * sizeof *p->position)))
         return EMBER_E_NOMEM;
     if (!p->memory.activations) p->memory.activations = 64;
