@@ -6,8 +6,8 @@ set -eu
 root=${1:-$(dirname "$0")/..}
 cd "$root"
 
+# shellcheck disable=SC2016 # awk expands its own
 find src include cli examples -type f \( -name '*.c' -o -name '*.h' -o -name '*.def' \) 2>/dev/null |
-    # shellcheck disable=SC2016 # awk expands its own
     LC_ALL=C sort | tr '\n' '\0' | xargs -0 awk '
 BEGIN {
     n = split("base registry kernels tensor distributed ops formats text nn models data report " \

@@ -1,0 +1,40 @@
+#!/bin/sh
+# What make ci adds to make test: the tests on aarch64 under qemu, and a minute of fuzzing for each parser.
+# Usage: tools/ci.sh   (FUZZ_SECONDS=N for another length)
+set -eu
+cd "$(dirname "$0")/.."
+cores=$(nproc)
+start=$(date +%s)
+stage() {
+    echo "== $1 (at $(($(date +%s) - start)) s)"
+}
+configure() { # PRESET; its output only when it fails
+    mkdir -p build
+    cmake --preset "$1" >"build/configure-$1.log" 2>&1 || {
+        cat "build/configure-$1.log"
+        exit 1
+    }
+}
+
+stage "aarch64: build"
+tools/fetch_aarch64.sh build/aarch64-libraries
+libraries=$PWD/build/aarch64-libraries/root
+(
+    export PKG_CONFIG_LIBDIR="$libraries/usr/lib/aarch64-linux-gnu/pkgconfig"
+    export PKG_CONFIG_SYSROOT_DIR="$libraries"
+    configure aarch64
+    cmake --build --preset aarch64
+)
+
+# qemu runs one program: tests that start others stay out, and so do those that take minutes on real hardware.
+stage "aarch64: tests under qemu"
+ctest --test-dir build/aarch64 --output-on-failure --parallel "$cores" -LE 'slow|process' -E '^cli/' --timeout 900
+
+stage "fuzzing: build"
+configure fuzz
+cmake --build --preset fuzz
+
+stage "fuzzing: ${FUZZ_SECONDS:-60} s for each parser"
+find tests/fuzz -name '*_fuzz.c' -exec basename {} .c \; | LC_ALL=C sort |
+    xargs -P "$cores" -I TARGET tools/fuzz.sh TARGET "${FUZZ_SECONDS:-60}"
+stage "done"
