@@ -9,6 +9,10 @@ target_compile_options(ember_warnings INTERFACE
 add_library(ember_flags INTERFACE)
 target_compile_definitions(ember_flags INTERFACE _GNU_SOURCE EMBER_VERSION="${PROJECT_VERSION}")
 target_compile_options(ember_flags INTERFACE -ffp-contract=off -fno-math-errno)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64" AND CMAKE_C_COMPILER_ID STREQUAL GNU AND CMAKE_C_COMPILER_VERSION VERSION_LESS 13)
+  # GCC 12 for aarch64 crashes at -O3 on loops like m = fmax(m, (double)x[i]); the vectoriser of -O2 does not.
+  target_compile_options(ember_flags INTERFACE -fvect-cost-model=very-cheap)
+endif()
 if(EMBER_SANITIZE)
   target_compile_options(ember_flags INTERFACE -fsanitize=${EMBER_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(ember_flags INTERFACE -fsanitize=${EMBER_SANITIZE})

@@ -8,9 +8,9 @@ start=$(date +%s)
 stage() {
     echo "== $1 (at $(($(date +%s) - start)) s)"
 }
-configure() { # PRESET; its output only when it fails
+configure() { # PRESET OPTION...; its output only when it fails
     mkdir -p build
-    cmake --preset "$1" >"build/configure-$1.log" 2>&1 || {
+    cmake --preset "$@" >"build/configure-$1.log" 2>&1 || {
         cat "build/configure-$1.log"
         exit 1
     }
@@ -22,7 +22,7 @@ libraries=$PWD/build/aarch64-libraries/root
 (
     export PKG_CONFIG_LIBDIR="$libraries/usr/lib/aarch64-linux-gnu/pkgconfig"
     export PKG_CONFIG_SYSROOT_DIR="$libraries"
-    configure aarch64
+    configure aarch64 --fresh # what was found in another library folder is not kept
     cmake --build --preset aarch64
 )
 

@@ -5,7 +5,7 @@
 set -eu
 folder=$1
 packages='libjansson-dev libjansson4 libxxhash-dev libxxhash0 zlib1g-dev zlib1g libzstd-dev libzstd1
-libcmocka-dev libcmocka0'
+liblzma-dev liblzma5 libcmocka-dev libcmocka0'
 [ ! -e "$folder/complete" ] || exit 0
 
 rm -rf "$folder"
@@ -37,4 +37,6 @@ find "$folder/root" -type l | while read -r link; do
     /*) ln -sf "$folder/root$target" "$link" ;;
     esac
 done
+# zstd's names the folder without the architecture, which only a native linker searches.
+sed -i 's|^\(libdir=.*/lib\)$|\1/aarch64-linux-gnu|' "$folder"/root/usr/lib/aarch64-linux-gnu/pkgconfig/*.pc
 : >"$folder/complete"

@@ -13,6 +13,7 @@ build libjansson-dev JSON: configs, tokenizers, recipes
 build libxxhash-dev hashes of saved states and caches
 build zlib1g-dev reads .gz data
 build libzstd-dev reads .zst data
+build liblzma-dev what xz makes of the same bytes, for comparison
 test libcmocka-dev the framework of the tests
 demo jargon-text data: English prose
 demo bible-kjv data: archaic prose, the program that unpacks it
@@ -20,7 +21,7 @@ demo bible-kjv-text data: archaic prose
 demo libc6-dev data: C headers
 demo linux-libc-dev data: C headers
 demo bowtie-examples data: DNA, a genome
-demo xz-utils compresses the same bytes, for comparison
+demo xz-utils unpacks and compresses data
 ci gcc-aarch64-linux-gnu compiles for aarch64
 ci libc6-dev-arm64-cross the C library for aarch64
 ci qemu-user runs aarch64 programs
