@@ -30,6 +30,12 @@ for package in *.deb; do
     dpkg -x "$package" "$folder/root"
 done
 rm -rf "$folder/packages" "$folder/apt"
+# One folder of libraries, as on a merged system.
+if [ -d "$folder/root/lib" ]; then
+    cp -a "$folder/root/lib/." "$folder/root/usr/lib/"
+    rm -rf "$folder/root/lib"
+    ln -s usr/lib "$folder/root/lib"
+fi
 # Absolute links would point into this machine's own folders.
 find "$folder/root" -type l | while read -r link; do
     target=$(readlink "$link")
