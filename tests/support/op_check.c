@@ -9,7 +9,7 @@
 
 #include "base/cpu.h"
 #include "base/rng.h"
-#include "ops/moe_plan.h"
+#include "support/op_fixture.h"
 
 // What all programs of a case share: parameters, and a batch.
 struct bench {
@@ -57,105 +57,6 @@ static double largest(const struct values *v)
         m = fmax(m, fabs((double)v->x[i]));
     return m;
 }
-
-// ---- operations of the test's own: where activations come from, and where outputs go ----
-
-struct plan_attr {
-    const size_t *present;
-};
-
-static ember_status plan_shape(struct em_call *c)
-{
-    return em_out(c, 0, EMBER_I32, (size_t[]){em_plan_size(1, 1)}, 1);
-}
-
-static void plan_forward(const struct em_call *c)
-{
-    em_plan_offset(c->out[0])[0] = 0;
-    em_plan_offset(c->out[0])[1] = (int32_t)*em_attr_const(c, struct plan_attr)->present;
-}
-
-static void no_cost(const struct em_call *c, struct em_cost *forward, struct em_cost *backward)
-{
-    (void)c;
-    *forward = *backward = (struct em_cost){0, 0};
-}
-
-static const struct em_op op_plan = {
-    .name = "test plan",
-    .shape = plan_shape,
-    .cost = no_cost,
-    .backend = {[EM_CPU] = {plan_forward, NULL}, [EM_REFERENCE] = {plan_forward, NULL}},
-};
-
-// The first rows of a parameter [max rows, ..]: as many as there are tokens, or as in[1], a plan,
-// says.
-static ember_status source_shape(struct em_call *c)
-{
-    const ember_tensor *p = c->in[0];
-    if (c->in[1]) return em_out_expert(c, 0, EMBER_F32, p, c->in[1], 0, p->dim + 1, p->ndim - 1);
-    return em_out_tokens(c, 0, EMBER_F32, p->dim + 1, p->ndim - 1);
-}
-
-static void source_forward(const struct em_call *c)
-{
-    memcpy(c->out[0]->data, c->in[0]->data, em_tensor_bytes(c->out[0]));
-}
-
-static void source_backward(const struct em_call *c)
-{
-    for (size_t i = 0; em_wants(c, 0) && i < ember_tensor_count(c->out[0]); i++)
-        em_f32(c->in[0]->grad)[i] += em_f32(c->out[0]->grad)[i];
-}
-
-static const struct em_op op_source = {
-    .name = "test source",
-    .shape = source_shape,
-    .cost = no_cost,
-    .backend = {[EM_CPU] = {source_forward, source_backward},
-                [EM_REFERENCE] = {source_forward, source_backward}},
-};
-
-// A linear function of all outputs with random weights; the sum in double is kept beside the
-// output.
-struct weigh_attr {
-    double *sum;
-};
-
-static double weight(unsigned output, size_t element)
-{
-    return (double)(int32_t)(em_hash64(77, output, element) >> 32) * 0x1p-31;
-}
-
-static ember_status weigh_shape(struct em_call *c)
-{
-    return em_out(c, 0, EMBER_F32, (size_t[]){1}, 1);
-}
-
-static void weigh_forward(const struct em_call *c)
-{
-    double sum = 0;
-    for (unsigned k = 0; k < c->n_in; k++)
-        for (size_t i = 0; c->in[k] && i < ember_tensor_count(c->in[k]); i++)
-            sum += weight(k, i) * (double)em_f32(c->in[k])[i];
-    *em_attr_const(c, struct weigh_attr)->sum = sum;
-    em_f32(c->out[0])[0] = (float)sum;
-}
-
-static void weigh_backward(const struct em_call *c)
-{
-    for (unsigned k = 0; k < c->n_in; k++)
-        for (size_t i = 0; em_wants(c, k) && i < ember_tensor_count(c->in[k]); i++)
-            em_f32(c->in[k]->grad)[i] += (float)weight(k, i) * em_f32(c->out[0]->grad)[0];
-}
-
-static const struct em_op op_weigh = {
-    .name = "test weigh",
-    .shape = weigh_shape,
-    .cost = no_cost,
-    .backend = {[EM_CPU] = {weigh_forward, weigh_backward},
-                [EM_REFERENCE] = {weigh_forward, weigh_backward}},
-};
 
 // ---- data ----
 
@@ -251,12 +152,7 @@ static ember_status record_source(ember_flow *flow, struct bench *b, size_t i, e
                                   ember_tensor **x)
 {
     const struct op_input *in = &b->c->in[i];
-    struct em_call *call = em_call_new(flow, &op_source, 2);
-    assert_non_null(call);
-    call->in[0] = &b->param[i];
-    call->in[1] = plan;
-    EM_TRY(em_record(flow, call));
-    *x = call->out[0];
+    EM_TRY(fixture_source(flow, &b->param[i], plan, x));
     if (in->kind != OP_COLUMNS) return EMBER_OK;
     size_t width = 1;
     for (unsigned j = 0; j < in->ndim; j++)
@@ -268,13 +164,7 @@ static ember_status record_source(ember_flow *flow, struct bench *b, size_t i, e
 static ember_status record(struct bench *b, struct subject *s, ember_flow *flow)
 {
     ember_tensor *in[OP_INPUTS] = {0}, *plan = NULL;
-    if (!b->c->by_token) {
-        struct em_call *call = em_call_new(flow, &op_plan, 0);
-        assert_non_null(call);
-        em_attr(call, struct plan_attr)->present = &b->present;
-        CHECK_OK(em_record(flow, call));
-        plan = call->out[0];
-    }
+    if (!b->c->by_token) CHECK_OK(fixture_plan(flow, &b->present, &plan));
     for (size_t i = 0; i < b->n_in; i++) {
         if (b->c->in[i].kind == OP_PARAMETER)
             in[i] = &b->param[i];
@@ -284,16 +174,14 @@ static ember_status record(struct bench *b, struct subject *s, ember_flow *flow)
     if (s->in_region) CHECK_OK(em_flow_region_begin(flow));
     EM_TRY(b->c->record(flow, in, b->c, s->out));
     if (s->in_region) em_flow_region_end(flow);
-    struct em_call *call = em_call_new(flow, &op_weigh, OP_OUTPUTS);
-    assert_non_null(call);
+    ember_tensor *floats[OP_OUTPUTS] = {0}, *weighed;
     for (unsigned k = 0; k < OP_OUTPUTS; k++) {
         if (!s->out[k]) continue;
         em_program_output(s->program, s->out[k]);
-        if (s->out[k]->dtype == EMBER_F32) call->in[k] = s->out[k];
+        if (s->out[k]->dtype == EMBER_F32) floats[k] = s->out[k];
     }
-    em_attr(call, struct weigh_attr)->sum = &s->weighed;
-    CHECK_OK(em_record(flow, call));
-    em_program_loss(s->program, b->c->loss ? s->out[0] : call->out[0]);
+    CHECK_OK(fixture_weigh(flow, floats, OP_OUTPUTS, &s->weighed, &weighed));
+    em_program_loss(s->program, b->c->loss ? s->out[0] : weighed);
     return EMBER_OK;
 }
 

@@ -1,0 +1,137 @@
+#include "support/op_fixture.h"
+
+#include <string.h>
+
+#include "base/rng.h"
+#include "ops/moe_plan.h"
+
+struct plan_attr {
+    const size_t *present;
+};
+
+static ember_status plan_shape(struct em_call *c)
+{
+    return em_out(c, 0, EMBER_I32, (size_t[]){em_plan_size(1, 1)}, 1);
+}
+
+static void plan_forward(const struct em_call *c)
+{
+    em_plan_offset(c->out[0])[0] = 0;
+    em_plan_offset(c->out[0])[1] = (int32_t)*em_attr_const(c, struct plan_attr)->present;
+}
+
+static void no_cost(const struct em_call *c, struct em_cost *forward, struct em_cost *backward)
+{
+    (void)c;
+    *forward = *backward = (struct em_cost){0, 0};
+}
+
+static const struct em_op op_plan = {
+    .name = "test plan",
+    .shape = plan_shape,
+    .cost = no_cost,
+    .backend = {[EM_CPU] = {plan_forward, NULL}, [EM_REFERENCE] = {plan_forward, NULL}},
+};
+
+// The first rows of a parameter [max rows, ..]: as many as there are tokens, or as in[1], a plan,
+// says.
+static ember_status source_shape(struct em_call *c)
+{
+    const ember_tensor *p = c->in[0];
+    if (c->in[1]) return em_out_expert(c, 0, EMBER_F32, p, c->in[1], 0, p->dim + 1, p->ndim - 1);
+    return em_out_tokens(c, 0, EMBER_F32, p->dim + 1, p->ndim - 1);
+}
+
+static void source_forward(const struct em_call *c)
+{
+    memcpy(c->out[0]->data, c->in[0]->data, em_tensor_bytes(c->out[0]));
+}
+
+static void source_backward(const struct em_call *c)
+{
+    for (size_t i = 0; em_wants(c, 0) && i < ember_tensor_count(c->out[0]); i++)
+        em_f32(c->in[0]->grad)[i] += em_f32(c->out[0]->grad)[i];
+}
+
+static const struct em_op op_source = {
+    .name = "test source",
+    .shape = source_shape,
+    .cost = no_cost,
+    .backend = {[EM_CPU] = {source_forward, source_backward},
+                [EM_REFERENCE] = {source_forward, source_backward}},
+};
+
+// A linear function of all outputs with random weights; the sum in double is kept beside the
+// output.
+struct weigh_attr {
+    double *sum;
+};
+
+static double weight(unsigned output, size_t element)
+{
+    return (double)(int32_t)(em_hash64(77, output, element) >> 32) * 0x1p-31;
+}
+
+static ember_status weigh_shape(struct em_call *c)
+{
+    return em_out(c, 0, EMBER_F32, (size_t[]){1}, 1);
+}
+
+static void weigh_forward(const struct em_call *c)
+{
+    double sum = 0;
+    for (unsigned k = 0; k < c->n_in; k++)
+        for (size_t i = 0; c->in[k] && i < ember_tensor_count(c->in[k]); i++)
+            sum += weight(k, i) * (double)em_f32(c->in[k])[i];
+    *em_attr_const(c, struct weigh_attr)->sum = sum;
+    em_f32(c->out[0])[0] = (float)sum;
+}
+
+static void weigh_backward(const struct em_call *c)
+{
+    for (unsigned k = 0; k < c->n_in; k++)
+        for (size_t i = 0; em_wants(c, k) && i < ember_tensor_count(c->in[k]); i++)
+            em_f32(c->in[k]->grad)[i] += (float)weight(k, i) * em_f32(c->out[0]->grad)[0];
+}
+
+static const struct em_op op_weigh = {
+    .name = "test weigh",
+    .shape = weigh_shape,
+    .cost = no_cost,
+    .backend = {[EM_CPU] = {weigh_forward, weigh_backward},
+                [EM_REFERENCE] = {weigh_forward, weigh_backward}},
+};
+
+ember_status fixture_plan(ember_flow *flow, const size_t *present, ember_tensor **plan)
+{
+    struct em_call *c = em_call_new(flow, &op_plan, 0);
+    if (!c) return EMBER_E_NOMEM;
+    em_attr(c, struct plan_attr)->present = present;
+    EM_TRY(em_record(flow, c));
+    *plan = c->out[0];
+    return EMBER_OK;
+}
+
+ember_status fixture_source(ember_flow *flow, ember_tensor *parameter, ember_tensor *plan,
+                            ember_tensor **x)
+{
+    struct em_call *c = em_call_new(flow, &op_source, 2);
+    if (!c) return EMBER_E_NOMEM;
+    c->in[0] = parameter;
+    c->in[1] = plan;
+    EM_TRY(em_record(flow, c));
+    *x = c->out[0];
+    return EMBER_OK;
+}
+
+ember_status fixture_weigh(ember_flow *flow, ember_tensor *const *x, unsigned n, double *sum,
+                           ember_tensor **loss)
+{
+    struct em_call *c = em_call_new(flow, &op_weigh, n);
+    if (!c) return EMBER_E_NOMEM;
+    memcpy(c->in, x, n * sizeof(ember_tensor *));
+    em_attr(c, struct weigh_attr)->sum = sum;
+    EM_TRY(em_record(flow, c));
+    *loss = c->out[0];
+    return EMBER_OK;
+}
