@@ -88,7 +88,9 @@ static size_t extend_state(const struct em_call *c, size_t s, const struct em_sl
     size_t past = in ? in->length : 0;
     const size_t keep = window && past > window - 1 ? window - 1 : past;
     if (in && in != out) {
-        memcpy(out->tokens, in->tokens + (past - keep) * 2 * half, keep * 2 * half * sizeof(float));
+        if (keep)
+            memcpy(out->tokens, in->tokens + (past - keep) * 2 * half,
+                   keep * 2 * half * sizeof(float));
         past = keep;
     } else if (past + T > out->capacity) {
         memmove(out->tokens, out->tokens + (past - keep) * 2 * half,
