@@ -10,7 +10,7 @@
 #include "data/stream.h"
 #include "formats/safetensors_header.h" // em_st_utf8_valid
 
-enum { READ_BYTES = 1 << 18, LOOK_BYTES = 1 << 16, WARNINGS = 5 };
+enum { READ_BYTES = 1 << 18, LOOK_BYTES = 1 << 16, WARNINGS = 5, NOTES = 3 };
 
 struct em_documents {
     char *const *paths;
@@ -66,6 +66,7 @@ static bool ends_with(const char *text, size_t n, const char *ending)
     return n >= m && strncasecmp(text + n - m, ending, m) == 0;
 }
 
+// By the name's ending; EM_DATA_AUTO where that leaves it open.
 static enum em_data_format format_of(const char *path)
 {
     size_t n = strlen(path);
@@ -73,10 +74,8 @@ static enum em_data_format format_of(const char *path)
         n -= 3;
     else if (ends_with(path, n, ".zst"))
         n -= 4;
-    if (ends_with(path, n, ".jsonl") || ends_with(path, n, ".ndjson") ||
-        ends_with(path, n, ".json"))
-        return EM_DATA_JSONL;
-    return EM_DATA_TEXT;
+    if (ends_with(path, n, ".jsonl") || ends_with(path, n, ".ndjson")) return EM_DATA_JSONL;
+    return ends_with(path, n, ".json") ? EM_DATA_AUTO : EM_DATA_TEXT;
 }
 
 // More bytes behind those not used yet.
@@ -125,9 +124,35 @@ static ember_status check_start(struct em_documents *d, bool *usable)
     if (d->strict)
         return em_fail(EMBER_E_FORMAT, "%s: expected text, found %s (byte %zu)", d->file,
                        utf16 ? "UTF-16: convert it to UTF-8 first" : "a binary file", where);
-    d->stats.binary_files++;
-    em_note("%s: passed over: %s", d->file,
-            utf16 ? "UTF-16 (convert it to UTF-8)" : "a binary file");
+    if (d->stats.binary_files++ < NOTES)
+        em_note("%s: passed over: %s", d->file,
+                utf16 ? "UTF-16 (convert it to UTF-8)" : "a binary file");
+    if (d->stats.binary_files == NOTES) em_note("further binary files are only counted");
+    return EMBER_OK;
+}
+
+// A .json file: lines of documents, or a text like any other. Of an array of documents neither is
+// true, so a user who names one is told.
+static ember_status settle_json(struct em_documents *d)
+{
+    const char *text = d->data + d->at, *end = memchr(text, '\n', d->have - d->at);
+    const size_t n = end ? (size_t)(end - text) : d->have - d->at;
+    json_t *root = NULL;
+    size_t i = 0;
+    while (i < n && strchr(" \t\r", text[i]))
+        i++;
+    if (d->strict && i < n && text[i] == '[')
+        return em_fail(
+            EMBER_E_FORMAT,
+            "%s: a JSON array; expected one object per line (JSON lines), for instance by: "
+            "jq -c '.[]'",
+            d->file);
+    const bool object =
+        i < n && text[i] == '{' && em_json_parse(d->file, text, n, 0, &root) == EMBER_OK;
+    const bool lines = object && json_is_string(json_object_get(root, d->text_key));
+    json_decref(root);
+    d->format = lines ? EM_DATA_JSONL : EM_DATA_TEXT;
+    d->stats.json_as_text += !lines;
     return EMBER_OK;
 }
 
@@ -147,7 +172,7 @@ static ember_status open_next(struct em_documents *d)
         return EMBER_OK;
     }
     d->stats.files++;
-    return EMBER_OK;
+    return d->format == EM_DATA_AUTO ? settle_json(d) : EMBER_OK;
 }
 
 static ember_status close_current(struct em_documents *d)

@@ -1,5 +1,6 @@
 // The documents of files, one after the other. A text file is one document (a very large one is
-// cut, see below); of a .jsonl, .ndjson or .json file (also .gz, .zst) every line is one.
+// cut, see below); of a .jsonl or .ndjson file every line is one, and of a .json file whose first
+// line is an object with the text's key. All of them also compressed (.gz, .zst).
 #ifndef EM_DATA_DOCUMENTS_H
 #define EM_DATA_DOCUMENTS_H
 
@@ -34,7 +35,8 @@ struct em_document_stats {
     uint64_t dropped;                 // JSON lines that could not be used
     uint64_t invalid_utf8;            // documents with bytes that are no UTF-8, which become U+FFFD
     uint64_t binary_files;            // passed over
-    uint64_t cut;                     // cuts of very large text files
+    uint64_t json_as_text; // .json files that hold no lines of documents: read as plain text
+    uint64_t cut;          // cuts of very large text files
 };
 
 // Borrowed until the next call.

@@ -89,12 +89,6 @@ ember_status em_st_to_f32(enum em_st_dtype dtype, const void *from, float *to,
 ember_status em_st_tensor_f32(const struct em_st_tensor *tensor,
                               float *to) EMBER_CHECKED; // names the tensor
 
-// float to BF16 or F16, round to nearest even, NaN kept quiet.
-uint16_t em_bf16_from_f32(float x);
-uint16_t em_f16_from_f32(float x);
-float em_f32_from_bf16(uint16_t x);
-float em_f32_from_f16(uint16_t x);
-
 // A tensor to be written; all borrowed. Where `data` is NULL, the file's source is asked for it.
 struct em_st_output {
     const char *name;

@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "formats/safetensors.h"
+#include "tensor/tensor.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "file data are used in place: little endian only");
@@ -52,58 +53,6 @@ bool em_st_bytes(enum em_st_dtype dtype, size_t elements, size_t *bytes)
     return true;
 }
 
-static float float_of(uint32_t bits)
-{
-    float f;
-    memcpy(&f, &bits, sizeof f);
-    return f;
-}
-
-static uint32_t bits_of(float f)
-{
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    return bits;
-}
-
-float em_f32_from_bf16(uint16_t x)
-{
-    return float_of((uint32_t)x << 16);
-}
-
-uint16_t em_bf16_from_f32(float x)
-{
-    const uint32_t u = bits_of(x);
-    // A NaN whose payload lies in the low half would become an infinity.
-    if ((u & 0x7fffffff) > 0x7f800000) return (uint16_t)(u >> 16 | 0x40);
-    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-}
-
-float em_f32_from_f16(uint16_t x)
-{
-    const uint32_t sign = (uint32_t)(x & 0x8000) << 16, exponent = x >> 10 & 31,
-                   mantissa = x & 1023;
-    if (exponent == 31) return float_of(sign | 0x7f800000 | mantissa << 13);
-    if (exponent != 0) return float_of(sign | (exponent + 112) << 23 | mantissa << 13);
-    const float tiny = (float)mantissa * 0x1p-24f; // zero and subnormals, exact
-    return float_of(sign | bits_of(tiny));
-}
-
-uint16_t em_f16_from_f32(float x)
-{
-    const uint32_t u = bits_of(x), magnitude = u & 0x7fffffff;
-    const uint16_t sign = (uint16_t)(u >> 16 & 0x8000);
-    if (magnitude > 0x7f800000) return (uint16_t)(sign | 0x7e00 | (magnitude >> 13 & 0x3ff));
-    if (magnitude >= 0x477ff000) return (uint16_t)(sign | 0x7c00); // rounds past 65504
-    if (magnitude >= 0x38800000) {
-        const uint32_t rebased = magnitude - (112u << 23);
-        return (uint16_t)(sign | (rebased + 0xfff + (rebased >> 13 & 1)) >> 13);
-    }
-    // Subnormal: adding 0.5 puts the unit 2^-24 at the last bit of the mantissa, so the sum rounds
-    // for us.
-    return (uint16_t)(sign | (bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f)));
-}
-
 ember_status em_st_to_f32(enum em_st_dtype dtype, const void *from, float *to, size_t n)
 {
     const unsigned char *p = from;
@@ -116,13 +65,13 @@ ember_status em_st_to_f32(enum em_st_dtype dtype, const void *from, float *to, s
     case EM_ST_BF16:
         for (size_t i = 0; i < n; i++) {
             memcpy(&half, p + 2 * i, sizeof half);
-            to[i] = em_f32_from_bf16(half);
+            to[i] = em_bf16_to_f32(half);
         }
         return EMBER_OK;
     case EM_ST_F16:
         for (size_t i = 0; i < n; i++) {
             memcpy(&half, p + 2 * i, sizeof half);
-            to[i] = em_f32_from_f16(half);
+            to[i] = em_f16_to_f32(half);
         }
         return EMBER_OK;
     case EM_ST_F64:

@@ -91,6 +91,19 @@ static void json_lines_are_documents(void **state)
     assert_string_equal(got, "{\"content\":\"x\",\"text\":\"y\"}\n|");
 }
 
+static void a_json_file_is_lines_or_text(void **state)
+{
+    (void)state;
+    const char *dir = test_directory();
+    gives(put_text(dir, "lines.json", " {\"text\":\"one\"}\n{\"text\":\"two\"}\n"), "one|two|");
+    assert_int_equal(stats.json_as_text, 0);
+    gives(put_text(dir, "config.json", "{\n  \"text\": 1\n}\n"), "{\n  \"text\": 1\n}\n|");
+    assert_int_equal(stats.json_as_text, 1);
+    gives(put_text(dir, "other.json", "{\"a\":1}"), "{\"a\":1}|");
+    CHECK_FAILS(read_all(put_text(dir, "array.json", " [{\"text\":\"one\"}]"), NULL),
+                EMBER_E_FORMAT, "one object per line");
+}
+
 static void lines_that_cannot_be_used_are_told_with_their_place(void **state)
 {
     (void)state;
@@ -305,6 +318,7 @@ int main(void)
         cmocka_unit_test_setup(a_text_file_is_a_document, listen_to_notes),
         cmocka_unit_test_setup(lines_can_be_documents, listen_to_notes),
         cmocka_unit_test_setup(json_lines_are_documents, listen_to_notes),
+        cmocka_unit_test_setup(a_json_file_is_lines_or_text, listen_to_notes),
         cmocka_unit_test_setup(lines_that_cannot_be_used_are_told_with_their_place,
                                listen_to_notes),
         cmocka_unit_test_setup(very_long_lines_and_files_are_read, listen_to_notes),

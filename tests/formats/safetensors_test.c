@@ -291,46 +291,6 @@ static void values_become_floats(void **state)
     assert_int_equal(em_st_to_f32(EM_ST_I32, odd, f, 1), EMBER_E_UNSUPPORTED);
 }
 
-static void halves_round_to_nearest_even(void **state)
-{
-    (void)state;
-    // Every half comes back from its float, NaNs as NaNs.
-    for (uint32_t h = 0; h < 65536; h++) {
-        const float a = em_f32_from_f16((uint16_t)h), b = em_f32_from_bf16((uint16_t)h);
-        if (isnan(a))
-            assert_true(isnan(em_f32_from_f16(em_f16_from_f32(a))));
-        else
-            assert_int_equal(em_f16_from_f32(a), h);
-        if (isnan(b))
-            assert_true(isnan(em_f32_from_bf16(em_bf16_from_f32(b))));
-        else
-            assert_int_equal(em_bf16_from_f32(b), h);
-    }
-    // Between two neighbours: nearest, ties to the even one.
-    for (uint32_t h = 0; h < 0x7bff; h++) {
-        const float low = em_f32_from_f16((uint16_t)h), high = em_f32_from_f16((uint16_t)(h + 1)),
-                    middle = (low + high) / 2;
-        assert_int_equal(em_f16_from_f32(middle), h % 2 ? h + 1 : h);
-        assert_int_equal(em_f16_from_f32(nextafterf(middle, 0)), h);
-        assert_int_equal(em_f16_from_f32(nextafterf(middle, 1e30f)), h + 1);
-    }
-    for (uint32_t h = 0; h < 0x7f7f; h++) {
-        const float low = em_f32_from_bf16((uint16_t)h), high = em_f32_from_bf16((uint16_t)(h + 1)),
-                    middle = low + (high - low) / 2;
-        assert_int_equal(em_bf16_from_f32(middle), h % 2 ? h + 1 : h);
-        assert_int_equal(em_bf16_from_f32(nextafterf(middle, 0)), h);
-        assert_int_equal(em_bf16_from_f32(nextafterf(middle, INFINITY)), h + 1);
-    }
-    assert_int_equal(em_f16_from_f32(65519.996f), 0x7bff);
-    assert_int_equal(em_f16_from_f32(65520), 0x7c00);
-    assert_int_equal(em_f16_from_f32(-1e-10f), 0x8000);
-    union {
-        uint32_t u;
-        float f;
-    } nan = {0x7f800001}; // all of its payload in the half that is cut
-    assert_true(isnan(em_f32_from_bf16(em_bf16_from_f32(nan.f))));
-}
-
 static const float ones[6] = {1, 2, 3, 4, 5, 6};
 static const int64_t wide[2] = {-1, 7};
 
@@ -492,7 +452,6 @@ int main(void)
         cmocka_unit_test(header_lengths_beyond_the_file_or_the_limit_are_refused),
         cmocka_unit_test(truncations_and_flipped_bits_never_get_past_the_checks),
         cmocka_unit_test(values_become_floats),
-        cmocka_unit_test(halves_round_to_nearest_even),
         cmocka_unit_test(running_out_of_memory_is_a_status),
         cmocka_unit_test_setup_teardown(what_is_written_is_read_back, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(metadata_are_written, make_folder, remove_folder),
