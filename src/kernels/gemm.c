@@ -18,8 +18,13 @@ enum {
         EM_GEMM_MC * (A_ROW_BYTES + 64), // a line more per row: rows 2 KiB apart share L1 sets
     SUMS_BYTES = EM_GEMM_MC * EM_GEMM_NC * 4,
     PANEL_BYTES = 384 * 1024, // of B, to stay in L2 beside A
-    SMALL_WORK = 1 << 17,     // multiply-adds that are not worth waking another thread
-    TASKS_PER_THREAD = 4,     // so that a thread that loses its core leaves little behind
+    LINE = 64,
+    // Tiles that read a panel from which on they fetch the next one, a line a step each, while they
+    // compute: 2-5 % where B comes from memory. Fewer are waiting for memory anyway, and lose by
+    // it.
+    PREFETCH_TILES = 4,
+    SMALL_WORK = 1 << 17, // multiply-adds that are not worth waking another thread
+    TASKS_PER_THREAD = 4, // so that a thread that loses its core leaves little behind
 };
 
 struct workspace {
@@ -32,8 +37,8 @@ struct job {
     const struct em_gemm_set *set;
     size_t M, N, K;
     size_t groups;          // 0: one product, M x N x K
-    const int32_t *offsets; // of the groups in M, or in K
-    bool groups_in_k;
+    const int32_t *offsets; // of the groups in M, or with a window in K
+    const struct em_gemm_window *window;
     struct em_matrix a;
     const int32_t *a_rows;
     const char *b;
@@ -53,6 +58,7 @@ struct part {
     const char *b;
     float *c;
     const float *bias, *residual;
+    bool accumulate;
 };
 
 static size_t ceil_div(size_t a, size_t b)
@@ -65,10 +71,13 @@ static size_t row_blocks(const struct job *j, size_t M)
     return ceil_div(M, j->block_rows);
 }
 
+// Rows of C that group g has in this call.
 static size_t group_rows(const struct job *j, size_t g)
 {
-    if (j->groups == 0 || j->groups_in_k) return j->M;
-    return (size_t)(j->offsets[g + 1] - j->offsets[g]);
+    if (j->groups == 0) return j->M;
+    if (!j->window) return (size_t)(j->offsets[g + 1] - j->offsets[g]);
+    const struct em_gemm_part p = em_gemm_part(j->window, j->offsets, g);
+    return p.first || p.end > p.begin ? j->M : 0;
 }
 
 static struct part part_of(const struct job *j, size_t g)
@@ -80,19 +89,25 @@ static struct part part_of(const struct job *j, size_t g)
                      .b = j->b,
                      .c = j->c,
                      .bias = j->e.bias,
-                     .residual = j->e.residual};
+                     .residual = j->e.residual,
+                     .accumulate = j->e.accumulate};
     if (j->groups == 0) return p;
-    const size_t at = (size_t)j->offsets[g], count = (size_t)j->offsets[g + 1] - at;
     if (p.bias) p.bias += g * j->e.bias_group_stride;
-    if (j->groups_in_k) {
-        p.K = count;
-        p.a += at * j->a.col_stride;
-        p.b += em_gemm_group_step(j->set, j->offsets, g) * em_gemm_row_cells(j->set, j->N) *
+    if (j->window) {
+        const struct em_gemm_part rows = em_gemm_part(j->window, j->offsets, g);
+        p.K = rows.end - rows.begin;
+        p.a += rows.begin * j->a.col_stride;
+        p.b += em_gemm_group_step(j->set, j->window, &rows, g) * em_gemm_row_cells(j->set, j->N) *
                sizeof(uint32_t);
         p.c += g * j->c_group_stride;
+        if (!rows.first) {
+            p.bias = NULL;
+            p.accumulate = true;
+        }
         return p;
     }
-    p.M = count;
+    const size_t at = (size_t)j->offsets[g];
+    p.M = (size_t)j->offsets[g + 1] - at;
     if (p.a_rows)
         p.a_rows += at;
     else
@@ -160,6 +175,7 @@ static void block(const struct job *j, const struct part *p, size_t m, size_t ro
         const size_t now = steps - done < at_once ? steps - done : at_once;
         const size_t k = done * s->k_per_step;
         const bool ends = done + now == steps;
+        const size_t lines = s->nr * sizeof(uint32_t) / LINE; // of a step
         const void *row[EM_GEMM_MC];
         find_rows(j, p, m, rows, k, row);
         if (!in_place) {
@@ -170,17 +186,22 @@ static void block(const struct job *j, const struct part *p, size_t m, size_t ro
             const size_t n = panel * s->nr, cols = j->N - n < s->nr ? j->N - n : s->nr;
             const size_t width = em_gemm_width(s, cols), index = em_gemm_width_index(s, cols);
             const char *b = p->b + (n * steps + done * width) * sizeof(uint32_t);
+            const char *next = tiles >= PREFETCH_TILES && panel + 1 < last
+                                   ? p->b + ((n + s->nr) * steps + done * s->nr) * sizeof(uint32_t)
+                                   : NULL;
             for (size_t i = 0; i < tiles; i++) {
                 // Tiles of nearly equal height: all of them keep enough sums in flight.
                 const size_t r = i * rows / tiles, r_end = (i + 1) * rows / tiles;
                 struct em_gemm_tile t = {.a = row + r,
                                          .b = b,
                                          .steps = now,
+                                         .next = b,
                                          .sums = w->sums + r * EM_GEMM_NC + (n - n0),
                                          .sums_stride = EM_GEMM_NC,
                                          .scale = j->e.scale,
-                                         .accumulate = j->e.accumulate};
+                                         .accumulate = p->accumulate};
                 if (done) t.start = t.sums;
+                if (next && i < lines) t.next = next + i * now * LINE;
                 if (ends) {
                     t.c = p->c + (m + r) * j->c_stride + n;
                     t.c_stride = j->c_stride;
@@ -281,13 +302,13 @@ static size_t with_packed(unsigned threads, size_t packed)
 
 size_t em_gemm_unpacked_scratch_size(enum em_gemm_type type, size_t N, size_t K, unsigned threads)
 {
-    return with_packed(threads, em_gemm_packed_size(type, K, N));
+    return with_packed(threads, em_gemm_window_size(em_gemm_set(type), 1, K, N));
 }
 
 size_t em_gemm_grouped_grad_scratch_size(enum em_gemm_type type, size_t groups, size_t rows,
                                          size_t N, unsigned threads)
 {
-    return with_packed(threads, em_gemm_groups_size(em_gemm_set(type), groups, rows, N));
+    return with_packed(threads, em_gemm_window_size(em_gemm_set(type), groups, rows, N));
 }
 
 void em_gemm_packed(enum em_gemm_type type, size_t M, size_t N, size_t K, struct em_matrix a,
@@ -310,11 +331,23 @@ void em_gemm(enum em_gemm_type type, size_t M, size_t N, size_t K, struct em_mat
              struct em_matrix b, float *c, size_t c_stride, const struct em_gemm_epilogue *e,
              struct em_gemm_scratch *scratch, struct em_pool *pool)
 {
-    const size_t at = em_gemm_scratch_size(em_pool_threads(pool));
     assert(scratch->bytes >= em_gemm_unpacked_scratch_size(type, N, K, em_pool_threads(pool)));
-    void *packed = (char *)scratch->data + at;
-    em_gemm_pack(type, K, N, b, packed, pool);
-    em_gemm_packed(type, M, N, K, a, packed, c, c_stride, e, scratch, pool);
+    if (M == 0 || N == 0) return;
+    void *packed = (char *)scratch->data + em_gemm_scratch_size(em_pool_threads(pool));
+    struct em_gemm_epilogue epilogue = {0};
+    if (e) epilogue = *e;
+    const size_t window = em_gemm_window_rows(em_gemm_set(type), N, K);
+    size_t k = 0;
+    do {
+        const size_t count = K - k < window ? K - k : window;
+        em_gemm_pack(type, count, N, b, packed, pool);
+        em_gemm_packed(type, M, N, count, a, packed, c, c_stride, &epilogue, scratch, pool);
+        epilogue.bias = epilogue.residual = NULL;
+        epilogue.accumulate = true;
+        a.data += count * a.col_stride;
+        b.data += count * b.row_stride;
+        k += count;
+    } while (k < K);
 }
 
 void em_gemm_grouped(enum em_gemm_type type, size_t groups, const int32_t *offsets, size_t N,
@@ -349,21 +382,31 @@ void em_gemm_grouped_grad(enum em_gemm_type type, size_t groups, const int32_t *
     assert(!e || !e->residual);
     if (groups == 0 || M == 0 || N == 0) return;
     const struct em_gemm_set *set = em_gemm_set(type);
-    const size_t rows = (size_t)(offsets[groups] - offsets[0]);
+    const size_t begin = (size_t)offsets[0], end = (size_t)offsets[groups];
     assert(scratch->bytes >=
-           em_gemm_grouped_grad_scratch_size(type, groups, rows, N, em_pool_threads(pool)));
+           em_gemm_grouped_grad_scratch_size(type, groups, end - begin, N, em_pool_threads(pool)));
     char *packed = (char *)scratch->data + em_gemm_scratch_size(em_pool_threads(pool));
-    em_gemm_pack_groups(set, groups, offsets, N, x, x_stride, x_rows, packed, pool);
-    struct job j = {.set = set,
-                    .M = M,
-                    .N = N,
-                    .groups = groups,
-                    .offsets = offsets,
-                    .groups_in_k = true,
-                    .a = {dy, 1, dy_stride},
-                    .b = packed,
-                    .c = c,
-                    .c_stride = c_stride,
-                    .c_group_stride = c_group_stride};
-    run(&j, e, groups * M, rows / groups, scratch, pool);
+    const size_t size = em_gemm_window_rows(set, N, end - begin);
+    struct em_gemm_window w = {begin, begin, false};
+    do {
+        w.begin = w.end;
+        w.end += end - w.end < size ? end - w.end : size;
+        w.last = w.end == end;
+        em_gemm_pack_window(set, groups, offsets, &w, N, x, x_stride, x_rows, packed, pool);
+        struct job j = {.set = set,
+                        .M = M,
+                        .N = N,
+                        .groups = groups,
+                        .offsets = offsets,
+                        .window = &w,
+                        .a = {dy, 1, dy_stride},
+                        .b = packed,
+                        .c = c,
+                        .c_stride = c_stride,
+                        .c_group_stride = c_group_stride};
+        size_t active = 0;
+        for (size_t g = 0; g < groups; g++)
+            active += group_rows(&j, g) > 0;
+        run(&j, e, active * M, active ? (w.end - w.begin) / active : 0, scratch, pool);
+    } while (!w.last);
 }

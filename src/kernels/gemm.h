@@ -1,8 +1,9 @@
 // Matrix multiplication: C[M,N] = A[M,K] B[K,N], with B packed beforehand.
 //
 // Every element of C is one chain of fused multiply-adds over k = 0, 1, .. K-1 (in pairs for bf16),
-// whatever the blocking. So a result depends on its row of A, its column of B and the instruction
-// set alone: not on the number of threads, and not on which other rows and columns share the call.
+// whatever the blocking (where B is packed on the way, one chain per window of k, added in order).
+// So a result depends on its row of A, its column of B and the instruction set alone: not on the
+// number of threads, and not on which other rows and columns share the call.
 #ifndef EM_KERNELS_GEMM_H
 #define EM_KERNELS_GEMM_H
 
@@ -60,7 +61,10 @@ void em_gemm_packed(enum em_gemm_type type, size_t M, size_t N, size_t K, struct
                     const struct em_gemm_epilogue *e, struct em_gemm_scratch *scratch,
                     struct em_pool *pool);
 
-// The same with B as it lies: packs it into the scratch (em_gemm_unpacked_scratch_size) first.
+// The same with B as it lies, packing it into the scratch (em_gemm_unpacked_scratch_size). A long K
+// is taken in windows, each a product that is added to C, so that the packed rows stay in the
+// cache; what is a window depends on the type, N and K alone. With more than one, a residual may
+// not be C.
 void em_gemm(enum em_gemm_type type, size_t M, size_t N, size_t K, struct em_matrix a,
              struct em_matrix b, float *c, size_t c_stride, const struct em_gemm_epilogue *e,
              struct em_gemm_scratch *scratch, struct em_pool *pool);

@@ -6,8 +6,10 @@
 #include "kernels/gemm_priv.h"
 
 enum {
-    STRIP = 32,         // k values of a task where k strides: whole rows are read, once
-    SMALL_WORK = 32768, // elements that are not worth waking another thread
+    WINDOW_BYTES = 8 << 20,
+    WINDOW_LEAST = 1024, // rows; a multiple of STRIP
+    STRIP = 32,          // k values of a task where k strides: whole rows are read, once
+    SMALL_WORK = 32768,  // elements that are not worth waking another thread
 };
 
 size_t em_gemm_packed_size(enum em_gemm_type type, size_t K, size_t N)
@@ -21,11 +23,23 @@ size_t em_gemm_packed_size(enum em_gemm_type type, size_t K, size_t N)
     return (bytes + 63) & ~(size_t)63;
 }
 
-size_t em_gemm_groups_size(const struct em_gemm_set *s, size_t groups, size_t rows, size_t n)
+size_t em_gemm_window_rows(const struct em_gemm_set *s, size_t n, size_t rows)
 {
-    size_t steps = rows, bytes;
-    if (s->k_per_step > 1 && !em_add_size(rows / 2 + 1, groups, &steps)) return SIZE_MAX;
-    if (n > SIZE_MAX - EM_GEMM_NR_MAX || !em_mul_size(steps, em_gemm_row_cells(s, n), &bytes) ||
+    size_t most = WINDOW_BYTES / sizeof(uint32_t) / em_gemm_row_cells(s, n) * s->k_per_step;
+    if (most < WINDOW_LEAST) most = WINDOW_LEAST;
+    if (rows <= most) return rows;
+    const size_t windows = rows / most + (rows % most != 0);
+    return (rows / windows + STRIP) / STRIP * STRIP; // equal ones, but for the rest of the last
+}
+
+size_t em_gemm_window_size(const struct em_gemm_set *s, size_t groups, size_t rows, size_t n)
+{
+    size_t steps, bytes;
+    if (n == 0) return 0;
+    if (n > SIZE_MAX - EM_GEMM_NR_MAX) return SIZE_MAX;
+    steps = em_gemm_window_rows(s, n, rows);
+    if (s->k_per_step > 1 && !em_add_size(steps / 2 + 1, groups, &steps)) return SIZE_MAX;
+    if (!em_mul_size(steps, em_gemm_row_cells(s, n), &bytes) ||
         !em_mul_size(bytes, sizeof(uint32_t), &bytes) || bytes > SIZE_MAX - 63)
         return SIZE_MAX;
     return (bytes + 63) & ~(size_t)63;
@@ -39,6 +53,7 @@ struct pack {
     const int32_t *rows; // gather, or NULL
     const int32_t *offsets;
     size_t groups; // 0: one operand
+    const struct em_gemm_window *window;
     char *packed;
 };
 
@@ -75,13 +90,13 @@ static void group_strips(void *arg, size_t begin, size_t end, unsigned thread)
     (void)thread;
     size_t first = 0;
     for (size_t g = 0; g < p->groups && first < end; g++) {
-        const size_t at = (size_t)p->offsets[g], K = (size_t)p->offsets[g + 1] - at;
-        const size_t count = (K + STRIP - 1) / STRIP;
-        char *packed = p->packed + em_gemm_group_step(s, p->offsets, g) *
-                                       em_gemm_row_cells(s, p->N) * sizeof(uint32_t);
+        const struct em_gemm_part part = em_gemm_part(p->window, p->offsets, g);
+        const size_t K = part.end - part.begin, count = (K + STRIP - 1) / STRIP;
+        const size_t step = em_gemm_group_step(s, p->window, &part, g);
+        char *packed = p->packed + step * em_gemm_row_cells(s, p->N) * sizeof(uint32_t);
         for (size_t i = begin > first ? begin - first : 0; i < count && first + i < end; i++)
-            pack_strip(p, p->rows ? p->src : p->src + at * p->stride, p->rows ? p->rows + at : NULL,
-                       packed, K, i);
+            pack_strip(p, p->rows ? p->src : p->src + part.begin * p->stride,
+                       p->rows ? p->rows + part.begin : NULL, packed, K, i);
         first += count;
     }
 }
@@ -122,9 +137,9 @@ void em_gemm_pack(enum em_gemm_type type, size_t K, size_t N, struct em_matrix b
     }
 }
 
-void em_gemm_pack_groups(const struct em_gemm_set *s, size_t groups, const int32_t *offsets,
-                         size_t n, const float *x, size_t x_stride, const int32_t *x_rows,
-                         void *packed, struct em_pool *pool)
+void em_gemm_pack_window(const struct em_gemm_set *s, size_t groups, const int32_t *offsets,
+                         const struct em_gemm_window *w, size_t n, const float *x, size_t x_stride,
+                         const int32_t *x_rows, void *packed, struct em_pool *pool)
 {
     struct pack p = {.set = s,
                      .N = n,
@@ -133,9 +148,12 @@ void em_gemm_pack_groups(const struct em_gemm_set *s, size_t groups, const int32
                      .rows = x_rows,
                      .offsets = offsets,
                      .groups = groups,
+                     .window = w,
                      .packed = packed};
     size_t count = 0;
-    for (size_t g = 0; g < groups; g++)
-        count += ((size_t)(offsets[g + 1] - offsets[g]) + STRIP - 1) / STRIP;
-    run(pool, (size_t)(offsets[groups] - offsets[0]) * n, count, group_strips, &p);
+    for (size_t g = 0; g < groups; g++) {
+        const struct em_gemm_part part = em_gemm_part(w, offsets, g);
+        count += (part.end - part.begin + STRIP - 1) / STRIP;
+    }
+    run(pool, (w->end - w->begin) * n, count, group_strips, &p);
 }

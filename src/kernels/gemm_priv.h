@@ -24,6 +24,8 @@ struct em_gemm_tile {
     const void *const *a; // the tile's rows at the first step
     const void *b;        // the panel at the first step; aligned to a vector
     size_t steps;
+    const char
+        *next; // a line of it per step is fetched into L2: a part of the panel that comes next
     const float *start;
     float *sums;
     size_t sums_stride; // of start and sums
@@ -109,20 +111,53 @@ static inline size_t em_gemm_row_cells(const struct em_gemm_set *s, size_t n)
     return n / s->nr * s->nr + (n % s->nr ? em_gemm_width(s, n % s->nr) : 0);
 }
 
-// B_g of em_gemm_pack_groups: the k of group g are rows offsets[g] .. offsets[g+1], and its panels
-// start at cell em_gemm_group_step(..) * em_gemm_row_cells(..).
-static inline size_t em_gemm_group_step(const struct em_gemm_set *s, const int32_t *offsets,
-                                        size_t g)
+// Rows of x that are packed, and summed into C, at a time where B is packed on the way: a window's
+// packed rows stay in L3 and their memory is used again. Depends on the type and n alone, as sums
+// do on it.
+size_t em_gemm_window_rows(const struct em_gemm_set *s, size_t n, size_t rows);
+
+// Rows [begin, end) of x; `last`: there is no window behind it.
+struct em_gemm_window {
+    size_t begin, end;
+    bool last;
+};
+
+// The window's part of group g: rows [begin, end). `first`: no window before it has any of the
+// group (an empty group belongs to one window too, so that its C is written).
+struct em_gemm_part {
+    size_t begin, end;
+    bool first;
+};
+
+static inline size_t em_gemm_clip(const struct em_gemm_window *w, int32_t offset)
 {
-    const size_t rows = (size_t)(offsets[g] - offsets[0]);
-    return s->k_per_step == 1 ? rows : (rows + g) / 2; // each group may round up by one
+    const size_t at = (size_t)offset;
+    return at < w->begin ? w->begin : at > w->end ? w->end : at;
 }
 
-// Bytes of all of them, SIZE_MAX where they do not fit.
-size_t em_gemm_groups_size(const struct em_gemm_set *s, size_t groups, size_t rows, size_t n);
+static inline struct em_gemm_part em_gemm_part(const struct em_gemm_window *w,
+                                               const int32_t *offsets, size_t g)
+{
+    const size_t at = (size_t)offsets[g];
+    return (struct em_gemm_part){.begin = em_gemm_clip(w, offsets[g]),
+                                 .end = em_gemm_clip(w, offsets[g + 1]),
+                                 .first = at >= w->begin && (at < w->end || w->last)};
+}
 
-void em_gemm_pack_groups(const struct em_gemm_set *s, size_t groups, const int32_t *offsets,
-                         size_t n, const float *x, size_t x_stride, const int32_t *x_rows,
-                         void *packed, struct em_pool *pool);
+// The step at which a window's packed operand of group g begins, in panels of all groups one behind
+// the other; each group may round up by one.
+static inline size_t em_gemm_group_step(const struct em_gemm_set *s, const struct em_gemm_window *w,
+                                        const struct em_gemm_part *p, size_t g)
+{
+    const size_t rows = p->begin - w->begin;
+    return s->k_per_step == 1 ? rows : (rows + g) / 2;
+}
+
+// Bytes of a window's operands, SIZE_MAX where they do not fit.
+size_t em_gemm_window_size(const struct em_gemm_set *s, size_t groups, size_t rows, size_t n);
+
+void em_gemm_pack_window(const struct em_gemm_set *s, size_t groups, const int32_t *offsets,
+                         const struct em_gemm_window *w, size_t n, const float *x, size_t x_stride,
+                         const int32_t *x_rows, void *packed, struct em_pool *pool);
 
 #endif

@@ -16,7 +16,9 @@ TILE_INLINE void tile(const struct em_gemm_tile *t, int rows, int vecs)
         a[r] = t->a[r];
     tile_start(acc, t, rows, vecs);
     const size_t steps = t->steps;
-    for (size_t k = 0; k < steps; k++, b += vecs * L) {
+    const char *next = t->next;
+    for (size_t k = 0; k < steps; k++, b += vecs * L, next += 64) {
+        __builtin_prefetch(next, 0, 2);
         vf bv[NV];
         TILE_UNROLL
         for (int j = 0; j < vecs; j++)
