@@ -13,22 +13,18 @@
 #include "kernels/gemm_priv.h"
 
 enum {
-    A_ROW_BYTES = EM_GEMM_KC * 4,
-    A_BYTES =
-        EM_GEMM_MC * (A_ROW_BYTES + 64), // a line more per row: rows 2 KiB apart share L1 sets
-    SUMS_BYTES = EM_GEMM_MC * EM_GEMM_NC * 4,
-    PANEL_BYTES = 384 * 1024, // of B, to stay in L2 beside A
     LINE = 64,
-    // Tiles that read a panel from which on they fetch the next one, a line a step each, while they
-    // compute: 2-5 % where B comes from memory. Fewer are waiting for memory anyway, and lose by
-    // it.
+    CELL = sizeof(uint32_t),
+    A_BYTES = EM_GEMM_MC * (2048 + 2 * LINE), // a line more per row: rows 2 KiB apart share L1 sets
+    PANEL_BYTES = 256 * 1024,                 // of B, to stay in L2 beside A and the next one
+    LEAST_TILES = 4, // of a block, however long its rows: each panel is read so often
     PREFETCH_TILES = 4,
     SMALL_WORK = 1 << 17, // multiply-adds that are not worth waking another thread
     TASKS_PER_THREAD = 4, // so that a thread that loses its core leaves little behind
 };
 
 struct workspace {
-    _Alignas(128) char a[A_BYTES]; // 128: no two threads in one pair of lines
+    _Alignas(LINE) char a[A_BYTES];
     float sums[EM_GEMM_MC * EM_GEMM_NC];
     size_t block; // whose rows `a` holds, to pack them once for neighbouring column blocks; 0: none
 };
@@ -98,7 +94,7 @@ static struct part part_of(const struct job *j, size_t g)
         p.K = rows.end - rows.begin;
         p.a += rows.begin * j->a.col_stride;
         p.b += em_gemm_group_step(j->set, j->window, &rows, g) * em_gemm_row_cells(j->set, j->N) *
-               sizeof(uint32_t);
+               CELL;
         p.c += g * j->c_group_stride;
         if (!rows.first) {
             p.bias = NULL;
@@ -118,108 +114,173 @@ static struct part part_of(const struct job *j, size_t g)
     return p;
 }
 
+static size_t panel_steps(const struct em_gemm_set *s)
+{
+    return PANEL_BYTES / (s->nr * CELL);
+}
+
+// Most rows of a block: as many as leave room for all of K (or of a panel) in packed A, within
+// reason.
+static size_t rows_of_block(const struct em_gemm_set *s, size_t steps)
+{
+    if (steps > panel_steps(s)) steps = panel_steps(s);
+    size_t rows = A_BYTES / (steps * s->a_step_bytes + 2 * LINE) / s->mr * s->mr;
+    if (rows < LEAST_TILES * s->mr) rows = LEAST_TILES * s->mr;
+    return rows < EM_GEMM_MC ? rows : EM_GEMM_MC;
+}
+
 // Steps of K that a block of `rows` rows takes at once: while packed rows fit into the workspace
 // and, when more than one tile of rows reads it, the panel into L2.
-static size_t k_steps(const struct em_gemm_set *s, size_t rows)
+static size_t k_steps(const struct em_gemm_set *s, size_t rows, size_t steps)
 {
-    size_t steps = (A_BYTES / rows - 128) / s->a_step_bytes;
-    if (rows > s->mr && steps > PANEL_BYTES / (s->nr * sizeof(uint32_t)))
-        steps = PANEL_BYTES / (s->nr * sizeof(uint32_t));
-    const size_t least = A_ROW_BYTES / s->a_step_bytes;
-    return steps > least ? steps : least;
+    size_t most = (A_BYTES / rows - 2 * LINE) / s->a_step_bytes;
+    if (rows > s->mr && most > panel_steps(s)) most = panel_steps(s);
+    return steps <= most ? steps : ceil_div(steps, ceil_div(steps, most));
 }
 
-// Where rows m .. m + count of A begin at value k, for the kernels.
-static void find_rows(const struct job *j, const struct part *p, size_t m, size_t count, size_t k,
-                      const void **row)
+// Some rows of a group's C, panels first .. last of them, and steps done .. done + now of their
+// sums.
+struct block {
+    size_t m, rows, tiles, first, last;
+    size_t name; // of the rows, for workspace.block; not 0
+    size_t steps, done, now;
+    const void *row[EM_GEMM_MC]; // where the kernels find A at step `done`
+};
+
+static bool last_steps(const struct block *b)
 {
-    for (size_t i = 0; i < count; i++) {
-        const size_t at = p->a_rows ? (size_t)p->a_rows[m + i] : m + i;
-        row[i] = p->a + at * j->a.row_stride + k * j->a.col_stride;
-    }
+    return b->done + b->now == b->steps;
 }
 
-// The same after packing them; `keep` names the block when all of its K fits.
-static void pack_rows(const struct job *j, const struct part *p, size_t m, size_t count, size_t k,
-                      size_t k_count, const void **row, struct workspace *w, size_t keep)
+// Points the block's rows at A, or at their packed copy, which stays for the next columns if it
+// holds all of K.
+static void find_rows(const struct job *j, const struct part *p, struct block *b,
+                      struct workspace *w)
 {
     const struct em_gemm_set *s = j->set;
-    const size_t stride = ((em_gemm_steps(s, k_count) * s->a_step_bytes + 63) & ~(size_t)63) + 64;
-    assert(count * stride <= sizeof w->a);
-    if (w->block == 0 || w->block != keep) {
-        if (j->a.col_stride == 1) {
-            const float *from[EM_GEMM_MC];
-            for (size_t i = 0; i < count; i++)
-                from[i] = row[i];
-            s->pack_a_rows(w->a, stride, from, count, k_count);
-        } else {
-            s->pack_a_cols(w->a, stride, p->a + m + k * j->a.col_stride, j->a.col_stride, count,
-                           k_count);
+    const size_t k = b->done * s->k_per_step;
+    const float *a[EM_GEMM_MC];
+    for (size_t i = 0; i < b->rows; i++) {
+        const size_t at = p->a_rows ? (size_t)p->a_rows[b->m + i] : b->m + i;
+        b->row[i] = a[i] = p->a + at * j->a.row_stride + k * j->a.col_stride;
+    }
+    if (s->a_in_place && j->a.col_stride == 1) return;
+    const size_t stride = (b->now * s->a_step_bytes + LINE - 1) / LINE * LINE + LINE;
+    assert(b->rows * stride <= sizeof w->a);
+    if (w->block != b->name) {
+        const size_t count = last_steps(b) ? p->K - k : b->now * s->k_per_step;
+        if (j->a.col_stride == 1)
+            s->pack_a_rows(w->a, stride, a, b->rows, count);
+        else
+            s->pack_a_cols(w->a, stride, a[0], j->a.col_stride, b->rows, count);
+    }
+    w->block = b->now == b->steps ? b->name : 0;
+    for (size_t i = 0; i < b->rows; i++)
+        b->row[i] = w->a + i * stride;
+}
+
+// What the tiles of a panel fetch into L2 while they compute, each a line per step: tile i has line
+// i % lines of every k (or step) from (i / lines) times its steps on.
+struct ahead {
+    const char *at;
+    size_t lines, line_step; // bytes from one of these lines to the next
+    size_t step, steps;      // bytes from one k (or step) to the next, and their number
+};
+
+static void fetch(const struct ahead *a, size_t i, struct em_gemm_tile *t)
+{
+    if (a->lines == 0 || i / a->lines * t->steps >= a->steps) return;
+    t->next = a->at + i / a->lines * t->steps * a->step + i % a->lines * a->line_step;
+    t->next_step = a->step;
+}
+
+// The panel of B that comes next, where enough tiles compute on one: 2-5 % where B comes from
+// memory. Fewer are waiting for memory anyway, and lose by it.
+static struct ahead next_panel(const struct job *j, const struct part *p, const struct block *b,
+                               size_t panel)
+{
+    const struct em_gemm_set *s = j->set;
+    const size_t n = (panel + 1) * s->nr;
+    if (b->tiles < PREFETCH_TILES || panel + 1 == b->last) return (struct ahead){0};
+    const size_t width = em_gemm_width(s, j->N - n < s->nr ? j->N - n : s->nr);
+    return (struct ahead){.at = p->b + (n * b->steps + b->done * width) * CELL,
+                          .lines = width * CELL / LINE,
+                          .line_step = b->now * LINE,
+                          .step = LINE,
+                          .steps = b->now};
+}
+
+// The rows of A that this thread packs next, where they lie across: pieces of lines, far apart,
+// that no prefetcher follows. Fetched during the last panel before, they cost such a product 10 %
+// less time.
+static struct ahead next_rows(const struct job *j, const struct part *p, const struct block *b)
+{
+    const bool all = last_steps(b), more_columns = b->last < em_gemm_panels(j->set, j->N);
+    if (j->a.col_stride == 1 || (b->now == b->steps && more_columns)) return (struct ahead){0};
+    const size_t m = all && !more_columns ? b->m + b->rows : b->m;
+    const size_t k = all ? 0 : (b->done + b->now) * j->set->k_per_step;
+    const size_t rows = p->M - m < b->rows ? p->M - m : b->rows;
+    return (struct ahead){.at = (const char *)(p->a + m + k * j->a.col_stride),
+                          .lines = ceil_div(rows * sizeof(float), LINE),
+                          .line_step = LINE,
+                          .step = j->a.col_stride * sizeof(float),
+                          .steps = p->K - k};
+}
+
+static void panel_of_tiles(const struct job *j, const struct part *p, const struct block *b,
+                           size_t panel, const struct ahead *ahead, struct workspace *w)
+{
+    const struct em_gemm_set *s = j->set;
+    const size_t n = panel * s->nr, cols = j->N - n < s->nr ? j->N - n : s->nr;
+    const size_t width = em_gemm_width(s, cols), index = em_gemm_width_index(s, cols);
+    const char *data = p->b + (n * b->steps + b->done * width) * CELL;
+    for (size_t i = 0; i < b->tiles; i++) {
+        // Tiles of nearly equal height: all of them keep enough sums in flight.
+        const size_t r = i * b->rows / b->tiles, r_end = (i + 1) * b->rows / b->tiles;
+        const size_t m = b->m + r;
+        struct em_gemm_tile t = {.a = b->row + r,
+                                 .b = data,
+                                 .steps = b->now,
+                                 .next = data,
+                                 .next_step = LINE,
+                                 .sums = w->sums + r * EM_GEMM_NC + (panel - b->first) * s->nr,
+                                 .sums_stride = EM_GEMM_NC,
+                                 .scale = j->e.scale,
+                                 .accumulate = p->accumulate};
+        fetch(ahead, i, &t);
+        if (b->done) t.start = t.sums;
+        const bool whole = cols == width; // else columns are cut off after the sums
+        float *const c = p->c + m * j->c_stride + n;
+        if (last_steps(b)) {
+            t.c = whole ? c : NULL;
+            t.c_stride = j->c_stride;
+            t.bias = p->bias ? p->bias + n : NULL;
+            t.residual = p->residual ? p->residual + m * j->e.residual_stride + n : NULL;
+            t.residual_stride = j->e.residual_stride;
+        }
+        s->tile[r_end - r - 1][index](&t);
+        if (last_steps(b) && !whole) {
+            t.c = c;
+            s->finish(&t, r_end - r, cols);
         }
     }
-    w->block = keep;
-    for (size_t i = 0; i < count; i++)
-        row[i] = w->a + i * stride;
 }
 
-// Rows m .. m + rows and panels first .. last of one group's C.
-static void block(const struct job *j, const struct part *p, size_t m, size_t rows, size_t first,
-                  size_t last, struct workspace *w, size_t name)
+static void compute(const struct job *j, const struct part *p, struct block *b, struct workspace *w)
 {
-    const struct em_gemm_set *s = j->set;
-    const size_t steps = em_gemm_steps(s, p->K), n0 = first * s->nr;
-    const size_t at_once = k_steps(s, rows), tiles = ceil_div(rows, s->mr);
-    const bool in_place = s->a_in_place && j->a.col_stride == 1;
-    size_t done = 0;
+    b->steps = em_gemm_steps(j->set, p->K);
+    b->tiles = ceil_div(b->rows, j->set->mr);
+    const size_t at_once = k_steps(j->set, b->rows, b->steps);
     do {
-        const size_t now = steps - done < at_once ? steps - done : at_once;
-        const size_t k = done * s->k_per_step;
-        const bool ends = done + now == steps;
-        const size_t lines = s->nr * sizeof(uint32_t) / LINE; // of a step
-        const void *row[EM_GEMM_MC];
-        find_rows(j, p, m, rows, k, row);
-        if (!in_place) {
-            const size_t k_count = ends ? p->K - k : now * s->k_per_step;
-            pack_rows(j, p, m, rows, k, k_count, row, w, now == steps ? name : 0);
+        b->now = b->steps - b->done < at_once ? b->steps - b->done : at_once;
+        find_rows(j, p, b, w);
+        for (size_t panel = b->first; panel < b->last; panel++) {
+            const struct ahead ahead =
+                panel + 1 < b->last ? next_panel(j, p, b, panel) : next_rows(j, p, b);
+            panel_of_tiles(j, p, b, panel, &ahead, w);
         }
-        for (size_t panel = first; panel < last; panel++) {
-            const size_t n = panel * s->nr, cols = j->N - n < s->nr ? j->N - n : s->nr;
-            const size_t width = em_gemm_width(s, cols), index = em_gemm_width_index(s, cols);
-            const char *b = p->b + (n * steps + done * width) * sizeof(uint32_t);
-            const char *next = tiles >= PREFETCH_TILES && panel + 1 < last
-                                   ? p->b + ((n + s->nr) * steps + done * s->nr) * sizeof(uint32_t)
-                                   : NULL;
-            for (size_t i = 0; i < tiles; i++) {
-                // Tiles of nearly equal height: all of them keep enough sums in flight.
-                const size_t r = i * rows / tiles, r_end = (i + 1) * rows / tiles;
-                struct em_gemm_tile t = {.a = row + r,
-                                         .b = b,
-                                         .steps = now,
-                                         .next = b,
-                                         .sums = w->sums + r * EM_GEMM_NC + (n - n0),
-                                         .sums_stride = EM_GEMM_NC,
-                                         .scale = j->e.scale,
-                                         .accumulate = p->accumulate};
-                if (done) t.start = t.sums;
-                if (next && i < lines) t.next = next + i * now * LINE;
-                if (ends) {
-                    t.c = p->c + (m + r) * j->c_stride + n;
-                    t.c_stride = j->c_stride;
-                    t.bias = p->bias ? p->bias + n : NULL;
-                    t.residual_stride = j->e.residual_stride;
-                    if (p->residual) t.residual = p->residual + (m + r) * j->e.residual_stride + n;
-                }
-                float *const c = t.c;
-                if (cols < width) t.c = NULL;
-                s->tile[r_end - r - 1][index](&t);
-                if (c && cols < width) {
-                    t.c = c;
-                    s->finish(&t, r_end - r, cols);
-                }
-            }
-        }
-        done += now;
-    } while (done < steps);
+        b->done += b->now;
+    } while (b->done < b->steps);
 }
 
 static void tasks(void *arg, size_t begin, size_t end, unsigned thread)
@@ -238,9 +299,13 @@ static void tasks(void *arg, size_t begin, size_t end, unsigned thread)
             for (; i < count && before + i < end; i++) {
                 const size_t r = i / j->column_blocks, c = i % j->column_blocks;
                 const size_t m = r * units / blocks * s->mr;
-                const size_t m_next = (r + 1) * units / blocks * s->mr;
-                block(j, &p, m, (m_next < p.M ? m_next : p.M) - m, c * panels / j->column_blocks,
-                      (c + 1) * panels / j->column_blocks, w, before + i - c + 1);
+                const size_t m_end = (r + 1) * units / blocks * s->mr;
+                struct block b = {.m = m,
+                                  .rows = (m_end < p.M ? m_end : p.M) - m,
+                                  .first = c * panels / j->column_blocks,
+                                  .last = (c + 1) * panels / j->column_blocks,
+                                  .name = before + i - c + 1};
+                compute(j, &p, &b, w);
             }
         }
         before += count;
@@ -266,12 +331,13 @@ static void run(struct job *j, const struct em_gemm_epilogue *e, size_t total_ro
 
     const size_t panels = em_gemm_panels(s, j->N), groups = j->groups ? j->groups : 1;
     const size_t wanted = threads == 1 ? 1 : (size_t)threads * TASKS_PER_THREAD;
-    size_t blocks = ceil_div(total_rows, EM_GEMM_MC);
-    j->block_rows = EM_GEMM_MC;
+    const size_t most = rows_of_block(s, em_gemm_steps(s, total_k));
+    size_t blocks = ceil_div(total_rows, most);
+    j->block_rows = most;
     if (blocks * panels < wanted) { // narrow: cut rows shorter, but not below two tiles
         const size_t tiles = ceil_div(ceil_div(total_rows, ceil_div(wanted, panels)), s->mr);
         j->block_rows = (tiles > 2 ? tiles : 2) * s->mr;
-        if (j->block_rows > EM_GEMM_MC) j->block_rows = EM_GEMM_MC;
+        if (j->block_rows > most) j->block_rows = most;
         blocks = ceil_div(total_rows, j->block_rows);
     }
     const size_t least = ceil_div(panels, EM_GEMM_NC / s->nr);

@@ -15,7 +15,6 @@ enum {
     EM_GEMM_WIDTHS = 3, // of panels: 1, 2 and all of a kernel's vectors
     EM_GEMM_MC = 96,    // most rows of A in a block
     EM_GEMM_NC = 512,   // most columns of a block whose sums go through memory
-    EM_GEMM_KC = 512,   // steps after which they do, in a block of many rows
 };
 
 // One tile of C. The sums start from `start` (NULL: zeros) and go to `sums` while c is NULL; with
@@ -24,8 +23,8 @@ struct em_gemm_tile {
     const void *const *a; // the tile's rows at the first step
     const void *b;        // the panel at the first step; aligned to a vector
     size_t steps;
-    const char
-        *next; // a line of it per step is fetched into L2: a part of the panel that comes next
+    const char *next; // its line is fetched into L2, then the one next_step bytes on, one a step
+    size_t next_step;
     const float *start;
     float *sums;
     size_t sums_stride; // of start and sums

@@ -21,7 +21,8 @@ PAIRS_INLINE void tile(const struct em_gemm_tile *t, int rows, int vecs)
     tile_start(acc, t, rows, vecs);
     const size_t steps = t->steps;
     const char *next = t->next;
-    for (size_t k = 0; k < steps; k++, b += vecs * L, next += 64) {
+    const size_t next_step = t->next_step;
+    for (size_t k = 0; k < steps; k++, b += vecs * L, next += next_step) {
         __builtin_prefetch(next, 0, 2);
         __m512bh bv[NV];
         TILE_UNROLL

@@ -77,6 +77,13 @@ TILE_INLINE void tile_start(vf acc[MR][NV], const struct em_gemm_tile *t, int ro
         TILE_UNROLL
     for (int j = 0; j < vecs; j++)
         acc[r][j] = (vf){0};
+    if (t->c) {
+        TILE_UNROLL
+        for (int r = 0; r < rows; r++)
+            TILE_UNROLL
+        for (int j = 0; j < vecs * VB; j += 64)
+            __builtin_prefetch((const char *)(t->c + (size_t)r * t->c_stride) + j, 1, 3);
+    }
     if (!t->start) return;
     TILE_UNROLL
     for (int r = 0; r < rows; r++)
