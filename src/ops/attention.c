@@ -298,7 +298,8 @@ static void reference_row_backward(const struct em_call *c, const struct em_atte
         double dp = 0;
         for (size_t i = 0; i < a->K; i++)
             dp += (double)d_o[i] * (double)value_row(a, j, g)[i];
-        const double ds = p * (dp - delta) * (double)a->scale;
+        // With a single key p is 1 whatever the score.
+        const double ds = first == last ? 0 : p * (dp - delta) * (double)a->scale;
         const bool own = j >= a->past; // keys of the past have no gradient
         const size_t row = start + j - a->past;
         for (size_t i = 0; i < a->K; i++) {

@@ -123,6 +123,8 @@ static void block(const struct backward *b, const struct rows *rows, size_t grou
             const size_t pair = t * group + rows->h0 - group_head + (r + i) % rows->heads;
             differentiate(p + i * KEYS, ds + i * KEYS, columns * L, first[i], last[i], b->lse[pair],
                           b->delta[pair]);
+            // A query with one key has a probability of 1 whatever the score: exactly no gradient.
+            if (end_key(a, t) == first_key(a, t) + 1) EM_K(fill_f32)(ds + i * KEYS, 0.0f, KEYS);
         }
         if (!b->d->dq || to == 0) continue;
         product(n, wide / L, b->dq, wide, ds, KEYS, b->keys, wide, min_size(to, count));
