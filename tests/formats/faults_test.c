@@ -20,7 +20,7 @@
 #include "support/check.h"
 #include "support/fault_io.h"
 
-static const int errors[] = {ENOSPC, EIO, EDQUOT};
+static const int errors[] = {ENOSPC, EIO};
 
 enum { ELEMENTS = 70000 }; // past the durable writer's buffer, so that writes are several
 
@@ -229,7 +229,7 @@ static void a_failing_disk_never_costs_the_last_state(void **state)
     em_log_to(NULL, NULL);
 }
 
-// Three saves, cut at every call, with many outcomes of what was not fsynced: the last state that
+// Two saves, cut at every call, with many outcomes of what was not fsynced: the last state that
 // was committed, or the one being written, is there whole.
 static void a_power_cut_leaves_the_last_state_or_the_next(void **state)
 {
@@ -241,13 +241,14 @@ static void a_power_cut_leaves_the_last_state_or_the_next(void **state)
     const char *dir = test_directory();
     for (size_t k = 1;; k++) {
         bool over = false;
-        for (uint64_t seed = 0; seed < 5; seed++, cuts++) {
+        for (int outcome = 0; outcome < 3; outcome++, cuts++) {
+            const uint64_t seed = outcome < 2 ? (uint64_t)outcome : k; // all names kept, none, some
             const char *run = test_path(dir, "run");
             CHECK_OK(em_remove_tree(run));
             put_state(run, 1);
             uint64_t committed = 1;
             faults_begin(&(struct fault_plan){.power_cut = k});
-            while (committed < 4 && save(run, committed + 1) == EMBER_OK)
+            while (committed < 3 && save(run, committed + 1) == EMBER_OK)
                 committed++;
             over = !faults_struck();
             faults_power_up(seed);
@@ -264,7 +265,7 @@ static void a_power_cut_leaves_the_last_state_or_the_next(void **state)
         }
         if (over) break;
     }
-    assert_true(cuts > 300);
+    assert_true(cuts > 150);
     em_log_to(NULL, NULL);
 }
 
