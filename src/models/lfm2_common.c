@@ -12,13 +12,62 @@ json_t *em_lfm2_conv(struct em_reader *r, size_t default_width)
                      em_read_bool(r, "conv_bias", false));
 }
 
-json_t *em_lfm2_attention(struct em_reader *r, size_t heads, size_t kv_heads, size_t head_dim,
-                          double norm_eps, bool bias)
+json_t *em_lfm2_attention(const struct em_lfm2_shape *shape, bool bias)
 {
-    (void)r;
     return json_pack("{s:s, s:I, s:I, s:I, s:b, s:f, s:b}", "type", "attention", "heads",
-                     (json_int_t)heads, "kv_heads", (json_int_t)kv_heads, "head_dim",
-                     (json_int_t)head_dim, "qk_norm", 1, "norm_eps", norm_eps, "bias", bias);
+                     (json_int_t)shape->heads, "kv_heads", (json_int_t)shape->kv_heads, "head_dim",
+                     (json_int_t)shape->head_dim, "qk_norm", 1, "norm_eps", shape->norm_eps, "bias",
+                     bias);
+}
+
+struct em_lfm2_shape em_lfm2_read_shape(struct em_reader *r, const struct em_lfm2_shape *preset)
+{
+    struct em_lfm2_shape s = {
+        .width = em_read_size(r, "hidden_size", preset->width, 1, 1u << 20),
+        .vocabulary = em_read_size(r, "vocab_size", preset->vocabulary, 1, 1u << 24),
+        .layers = em_read_size(r, "num_hidden_layers", preset->layers, 1, 4096),
+        .heads = em_read_size(r, "num_attention_heads", preset->heads, 1, 4096),
+        .kv_heads = em_read_size(r, "num_key_value_heads", preset->kv_heads, 1, 4096),
+        .context = em_read_size(r, "max_position_embeddings", 128000, 1, 1u << 30),
+        .norm_eps =
+            em_read_double(r, "norm_eps", em_read_double(r, "rms_norm_eps", 1e-5, 0, 1), 0, 1),
+    };
+    s.head_dim = em_read_size(r, "head_dim",
+                              preset->head_dim ? preset->head_dim : s.width / s.heads, 1, 256);
+    s.tied = em_read_bool(r, "tie_word_embeddings", true);
+    return s;
+}
+
+ember_status em_lfm2_mixer(struct em_reader *r, const struct em_lfm2_shape *shape, size_t layer,
+                           json_t **mixer)
+{
+    const char *type;
+    EM_TRY(em_read_layer_type(r, layer, &type));
+    if (strcmp(type, "conv") == 0) {
+        *mixer = em_lfm2_conv(r, 3);
+        return r->status;
+    }
+    if (strcmp(type, "full_attention") != 0)
+        return em_fail(EMBER_E_CONFIG,
+                       "%s: layer_types[%zu] is \"%s\"; it has to be conv or full_attention",
+                       r->where, layer, type);
+    *mixer = em_lfm2_attention(shape, false);
+    return em_read_rope(r, NULL, 1e6, shape->head_dim, shape->context, *mixer);
+}
+
+void em_lfm2_complete(struct em_reader *r, json_t *config)
+{
+    const bool tied =
+        em_read_bool(r, "tie_embedding", em_read_bool(r, "tie_word_embeddings", true));
+    em_form_set(r, config, "tie_word_embeddings", json_boolean(tied));
+    em_form_set(r, config, "conv_L_cache",
+                json_integer((json_int_t)em_read_size(r, "conv_L_cache", 3, 1, 4096)));
+    em_form_set(r, config, "conv_bias", json_boolean(em_read_bool(r, "conv_bias", false)));
+    em_form_set(r, config, "norm_eps", json_real(em_read_double(r, "norm_eps", 1e-5, 0, 1)));
+    if (em_read_has(r, "rope_parameters") || em_read_has(r, "rope_scaling")) return;
+    const double theta = em_read_double(r, "rope_theta", 1e6, 1, 1e12);
+    em_form_set(r, config, "rope_parameters",
+                json_pack("{s:s, s:f}", "rope_type", "default", "rope_theta", theta));
 }
 
 json_t *em_lfm2_ffn(size_t hidden)

@@ -4,14 +4,30 @@
 
 #include "models/family.h"
 
-// The config of a gated short convolution, of attention, and of a gated feed-forward layer of width
-// f.
+// The sizes that every LFM2 config has.
+struct em_lfm2_shape {
+    size_t width, vocabulary, layers, heads, kv_heads, head_dim, context;
+    double norm_eps;
+    bool tied;
+};
+// Reads them; `preset` holds the family's defaults (head_dim 0: width / heads).
+struct em_lfm2_shape em_lfm2_read_shape(struct em_reader *r, const struct em_lfm2_shape *preset);
+
+// LFM2's and LFM2-MoE's sequence mixer of a layer: a convolution or full attention, as the config's
+// layer types say.
+ember_status em_lfm2_mixer(struct em_reader *r, const struct em_lfm2_shape *shape, size_t layer,
+                           json_t **mixer) EMBER_CHECKED;
+
+// The config of a gated short convolution, of attention with norms on queries and keys, of a gated
+// feed-forward layer, and of a block around a mixer of each kind (both stolen).
 json_t *em_lfm2_conv(struct em_reader *r, size_t default_width);
-json_t *em_lfm2_attention(struct em_reader *r, size_t heads, size_t kv_heads, size_t head_dim,
-                          double norm_eps, bool bias);
+json_t *em_lfm2_attention(const struct em_lfm2_shape *shape, bool bias);
 json_t *em_lfm2_ffn(size_t hidden);
 json_t *em_lfm2_block(struct em_reader *r, const char *type, double norm_eps, json_t *sequence,
                       json_t *channel);
+
+// Keys of a written config that other programs read and that both families have.
+void em_lfm2_complete(struct em_reader *r, json_t *config);
 
 // The width of the feed-forward layers as the file holds it, when it differs from what the config
 // says: a note.

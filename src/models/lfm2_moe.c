@@ -56,44 +56,25 @@ static ember_status translate(const json_t *config, const char *where,
                               const struct em_weights *weights, json_t **form)
 {
     struct em_reader r = {config, where, EMBER_OK};
-    const size_t D = em_read_size(&r, "hidden_size", 2048, 1, 1u << 20),
-                 V = em_read_size(&r, "vocab_size", 65536, 1, 1u << 24);
-    const size_t layers = em_read_size(&r, "num_hidden_layers", 32, 1, 4096),
-                 dense = em_read_size(&r, "num_dense_layers", 2, 0, 4096);
-    const size_t heads = em_read_size(&r, "num_attention_heads", 32, 1, 4096);
-    const size_t kv_heads = em_read_size(&r, "num_key_value_heads", 8, 1, 4096);
-    const size_t head_dim = em_read_size(&r, "head_dim", heads ? D / heads : 0, 1, 256);
-    const size_t context = em_read_size(&r, "max_position_embeddings", 128000, 1, 1u << 30);
-    const double eps = em_read_double(&r, "norm_eps", 1e-5, 0, 1);
-    const bool tied =
-        em_read_bool(&r, "tie_embedding", em_read_bool(&r, "tie_word_embeddings", true));
+    static const struct em_lfm2_shape preset = {
+        .width = 2048, .vocabulary = 65536, .layers = 32, .heads = 32, .kv_heads = 8};
+    struct em_lfm2_shape s = em_lfm2_read_shape(&r, &preset);
+    s.tied = em_read_bool(&r, "tie_embedding", s.tied);
+    const size_t dense = em_read_size(&r, "num_dense_layers", 2, 0, 4096);
     size_t f = em_read_size(&r, "intermediate_size", 7168, 1, 1u << 24);
     if (dense) f = em_lfm2_trust_width(&r, weights, 0, f);
     if (r.status == EMBER_OK && !json_is_array(json_object_get(config, "layer_types")))
         return em_fail(EMBER_E_CONFIG,
                        "%s: layer_types is needed: \"conv\" or \"full_attention\" for every layer",
                        where);
-    json_t *result = em_form_new(&r, D, V, tied, eps, em_read_padding(&r, 0, V));
-    for (size_t i = 0; i < layers && r.status == EMBER_OK; i++) {
-        const char *type;
-        json_t *mixer;
-        r.status = em_read_layer_type(&r, i, &type);
-        if (r.status != EMBER_OK) break;
-        if (strcmp(type, "conv") == 0) {
-            mixer = em_lfm2_conv(&r, 3);
-        } else if (strcmp(type, "full_attention") == 0) {
-            mixer = em_lfm2_attention(&r, heads, kv_heads, head_dim, eps, false);
-            r.status = em_read_rope(&r, NULL, 1e6, head_dim, context, mixer);
-        } else {
-            r.status =
-                em_fail(EMBER_E_CONFIG,
-                        "%s: layer_types[%zu] is \"%s\"; it has to be conv or full_attention",
-                        where, i, type);
-            break;
-        }
+    json_t *result = em_form_new(&r, s.width, s.vocabulary, s.tied, s.norm_eps,
+                                 em_read_padding(&r, 0, s.vocabulary));
+    for (size_t i = 0; i < s.layers && r.status == EMBER_OK; i++) {
+        json_t *mixer = NULL;
+        r.status = em_lfm2_mixer(&r, &s, i, &mixer);
         em_form_add_block(
             &r, result,
-            em_lfm2_block(&r, "pre_norm", eps, mixer, i < dense ? em_lfm2_ffn(f) : moe(&r)));
+            em_lfm2_block(&r, "pre_norm", s.norm_eps, mixer, i < dense ? em_lfm2_ffn(f) : moe(&r)));
     }
     if (r.status != EMBER_OK) {
         json_decref(result);
@@ -106,18 +87,7 @@ static ember_status translate(const json_t *config, const char *where,
 static ember_status complete(json_t *config)
 {
     struct em_reader r = {config, "config.json", EMBER_OK};
-    em_form_set(&r, config, "tie_word_embeddings",
-                json_boolean(em_read_bool(&r, "tie_embedding",
-                                          em_read_bool(&r, "tie_word_embeddings", true))));
-    em_form_set(&r, config, "conv_L_cache",
-                json_integer((json_int_t)em_read_size(&r, "conv_L_cache", 3, 1, 4096)));
-    em_form_set(&r, config, "conv_bias", json_boolean(em_read_bool(&r, "conv_bias", false)));
-    em_form_set(&r, config, "norm_eps", json_real(em_read_double(&r, "norm_eps", 1e-5, 0, 1)));
-    if (!em_read_has(&r, "rope_parameters") && !em_read_has(&r, "rope_scaling")) {
-        const double theta = em_read_double(&r, "rope_theta", 1e6, 1, 1e12);
-        em_form_set(&r, config, "rope_parameters",
-                    json_pack("{s:s, s:f}", "rope_type", "default", "rope_theta", theta));
-    }
+    em_lfm2_complete(&r, config);
     return r.status;
 }
 

@@ -66,24 +66,22 @@ static ember_status translate(const json_t *config, const char *where,
 {
     (void)weights;
     struct em_reader r = {config, where, EMBER_OK};
-    const size_t D = em_read_size(&r, "hidden_size", 2048, 1, 1u << 20),
-                 V = em_read_size(&r, "vocab_size", 128000, 1, 1u << 24);
-    const size_t layers = em_read_size(&r, "num_hidden_layers", 24, 1, 4096);
-    const size_t heads = em_read_size(&r, "num_attention_heads", 16, 1, 4096),
-                 kv_heads = em_read_size(&r, "num_key_value_heads", 4, 1, 4096);
-    const size_t head_dim = em_read_size(&r, "head_dim", 128, 1, 256),
-                 f = em_read_size(&r, "intermediate_size", 7680, 1, 1u << 24);
-    const size_t context = em_read_size(&r, "max_position_embeddings", 128000, 1, 1u << 30);
-    const size_t window = em_read_size(&r, "sliding_window", 256, 0, 1u << 30);
-    const double eps =
-        em_read_double(&r, "norm_eps", em_read_double(&r, "rms_norm_eps", 1e-5, 0, 1), 0, 1);
-    const bool tied = em_read_bool(&r, "tie_word_embeddings", true),
-               bias = em_read_bool(&r, "attention_bias", false);
+    static const struct em_lfm2_shape preset = {.width = 2048,
+                                                .vocabulary = 128000,
+                                                .layers = 24,
+                                                .heads = 16,
+                                                .kv_heads = 4,
+                                                .head_dim = 128};
+    const struct em_lfm2_shape s = em_lfm2_read_shape(&r, &preset);
+    const size_t f = em_read_size(&r, "intermediate_size", 7680, 1, 1u << 24),
+                 window = em_read_size(&r, "sliding_window", 256, 0, 1u << 30);
+    const bool bias = em_read_bool(&r, "attention_bias", false);
     const char *block = em_read_bool(&r, "use_sandwich_norm", true) ? "sandwich_norm" : "pre_norm";
     const bool gate = em_read_bool(&r, "use_attention_gate", true),
                typed = em_read_has(&r, "layer_types");
-    json_t *result = em_form_new(&r, D, V, tied, eps, em_read_padding(&r, 124893, V));
-    for (size_t i = 0; i < layers && r.status == EMBER_OK; i++) {
+    json_t *result = em_form_new(&r, s.width, s.vocabulary, s.tied, s.norm_eps,
+                                 em_read_padding(&r, 124893, s.vocabulary));
+    for (size_t i = 0; i < s.layers && r.status == EMBER_OK; i++) {
         const char *type = derived_type(i);
         json_t *mixer;
         if (typed) r.status = em_read_layer_type(&r, i, &type);
@@ -98,10 +96,10 @@ static ember_status translate(const json_t *config, const char *where,
                             where, i);
                 break;
             }
-            mixer = em_lfm2_attention(&r, heads, kv_heads, head_dim, eps, bias);
+            mixer = em_lfm2_attention(&s, bias);
             if (gate) em_form_set(&r, mixer, "output_gate", json_string("head"));
             if (sliding) em_form_set(&r, mixer, "window", json_integer((json_int_t)window));
-            if (r.status == EMBER_OK) r.status = rope_of(&r, type, head_dim, context, mixer);
+            if (r.status == EMBER_OK) r.status = rope_of(&r, type, s.head_dim, s.context, mixer);
         } else {
             r.status = em_fail(EMBER_E_CONFIG,
                                "%s: layer_types[%zu] is \"%s\"; it has to be conv, "
@@ -109,7 +107,7 @@ static ember_status translate(const json_t *config, const char *where,
                                where, i, type);
             break;
         }
-        em_form_add_block(&r, result, em_lfm2_block(&r, block, eps, mixer, em_lfm2_ffn(f)));
+        em_form_add_block(&r, result, em_lfm2_block(&r, block, s.norm_eps, mixer, em_lfm2_ffn(f)));
     }
     if (r.status != EMBER_OK) {
         json_decref(result);

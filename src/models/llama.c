@@ -65,10 +65,11 @@ static ember_status translate(const json_t *config, const char *where,
     const bool mlp_bias = em_read_bool(&r, "mlp_bias", false);
     if (r.status == EMBER_OK && !act)
         return em_fail(EMBER_E_UNSUPPORTED, "%s: hidden_act \"%s\" is not known", where, name);
+    const struct em_lfm2_shape s = {
+        .heads = heads, .kv_heads = kv_heads, .head_dim = head_dim, .norm_eps = eps};
     json_t *result = em_form_new(&r, D, V, tied, eps, em_read_padding(&r, -1, V));
     for (size_t i = 0; i < layers && r.status == EMBER_OK; i++) {
-        json_t *mixer = em_lfm2_attention(&r, heads, kv_heads, head_dim, eps, attention_bias),
-               *ffn = em_lfm2_ffn(f);
+        json_t *mixer = em_lfm2_attention(&s, attention_bias), *ffn = em_lfm2_ffn(f);
         em_form_set(&r, mixer, "qk_norm", json_false());
         if (r.status == EMBER_OK) r.status = em_read_rope(&r, NULL, 1e4, head_dim, context, mixer);
         em_form_set(&r, ffn, "activation", json_string(act));

@@ -1,0 +1,284 @@
+// Recording: what shape rules and recording functions declare becomes tensors and calls of the
+// program.
+#include <string.h>
+
+#include "base/alloc.h"
+#include "ops/program_priv.h"
+
+ember_tensor *em_program_tensor(struct em_program *p)
+{
+    if (em_grow(&p->tensor, &p->tensors_capacity, p->n_tensors + 1, sizeof *p->tensor) != EMBER_OK)
+        return NULL;
+    ember_tensor *t = em_arena_alloc(&p->arena, sizeof *t);
+    struct em_tensor_info *info = em_arena_alloc(&p->arena, sizeof *info);
+    if (!t || !info) return NULL;
+    t->info = info;
+    info->root = t;
+    info->multiple = 1;
+    p->tensor[p->n_tensors++] = t;
+    return t;
+}
+
+// The gradient of a tensor that this program made: for a view, the same view of its root's
+// gradient.
+ember_tensor *em_grad_for(struct em_program *p, ember_tensor *t)
+{
+    if (t->grad) return t->grad;
+    ember_tensor *g = em_program_tensor(p), *root = t->info->root;
+    if (!g) return NULL;
+    struct em_tensor_info *info = g->info;
+    *g = *t;
+    *info = *t->info;
+    g->info = info;
+    g->grad = NULL;
+    info->keep = false;
+    info->is_grad = true;
+    info->root = g;
+    if (root != t) {
+        ember_tensor *root_grad = em_grad_for(p, root);
+        if (!root_grad) return NULL;
+        info->root = root_grad;
+    }
+    t->grad = g;
+    return g;
+}
+
+static bool tracks_gradient(const struct em_call *c)
+{
+    if (!c->program->options.gradients || !c->op->backend[EM_CPU].backward) return false;
+    for (unsigned i = 0; i < c->n_in; i++)
+        if (c->in[i] && c->in[i]->grad) return true;
+    return false;
+}
+
+static ember_status new_tensor(struct em_call *c, ember_dtype dtype, const size_t *dim,
+                               unsigned ndim, ember_tensor **out)
+{
+    ember_tensor *t = em_program_tensor(c->program);
+    if (!t) return EMBER_E_NOMEM;
+    struct em_tensor_info *info = t->info;
+    EM_TRY(em_tensor_init(t, dtype, dim, ndim, NULL));
+    t->info = info;
+    *out = t;
+    return EMBER_OK;
+}
+
+static ember_status set_out(struct em_call *c, unsigned i, ember_tensor *t)
+{
+    assert(i < EM_MAX_OUT);
+    c->out[i] = t;
+    if (i >= c->n_out) c->n_out = i + 1;
+    if (t->dtype == EMBER_F32 && tracks_gradient(c) && !em_grad_for(c->program, t))
+        return EMBER_E_NOMEM;
+    return EMBER_OK;
+}
+
+static ember_status rows_like(struct em_call *c, ember_dtype dtype, const ember_tensor *like,
+                              size_t rows_per_row, const size_t *dim, unsigned ndim,
+                              ember_tensor **out)
+{
+    assert(ndim < EMBER_MAX_DIMS && like->ndim >= 1);
+    size_t full[EMBER_MAX_DIMS];
+    if (!em_mul_size(like->dim[0], rows_per_row, &full[0]))
+        return em_fail(EMBER_E_SHAPE, "%s: %zu rows times %zu", c->op->name, like->dim[0],
+                       rows_per_row);
+    if (ndim) memcpy(full + 1, dim, ndim * sizeof *dim);
+    EM_TRY(new_tensor(c, dtype, full, ndim + 1, out));
+    if (like->info) {
+        struct em_tensor_info *info = (*out)->info;
+        info->rows = like->info->rows;
+        info->multiple = like->info->multiple * rows_per_row;
+        info->plan = like->info->plan;
+        info->expert = like->info->expert;
+    }
+    return EMBER_OK;
+}
+
+ember_status em_out_rows(struct em_call *c, unsigned i, ember_dtype dtype, const ember_tensor *like,
+                         size_t rows_per_row, const size_t *dim, unsigned ndim)
+{
+    ember_tensor *t;
+    EM_TRY(rows_like(c, dtype, like, rows_per_row, dim, ndim, &t));
+    return set_out(c, i, t);
+}
+
+ember_status em_out_like(struct em_call *c, unsigned i, const ember_tensor *like)
+{
+    return em_out_rows(c, i, EMBER_F32, like, 1, like->dim + 1, like->ndim - 1);
+}
+
+ember_status em_out(struct em_call *c, unsigned i, ember_dtype dtype, const size_t *dim,
+                    unsigned ndim)
+{
+    ember_tensor *t;
+    EM_TRY(new_tensor(c, dtype, dim, ndim, &t));
+    return set_out(c, i, t);
+}
+
+static ember_status counted_rows(struct em_call *c, unsigned i, ember_dtype dtype,
+                                 enum em_rows_source source, size_t rows, const size_t *dim,
+                                 unsigned ndim)
+{
+    assert(ndim < EMBER_MAX_DIMS);
+    size_t full[EMBER_MAX_DIMS] = {rows};
+    ember_tensor *t;
+    if (ndim) memcpy(full + 1, dim, ndim * sizeof *dim);
+    EM_TRY(new_tensor(c, dtype, full, ndim + 1, &t));
+    t->info->rows = source;
+    return set_out(c, i, t);
+}
+
+ember_status em_out_tokens(struct em_call *c, unsigned i, ember_dtype dtype, const size_t *dim,
+                           unsigned ndim)
+{
+    return counted_rows(c, i, dtype, EM_ROWS_TOKENS, c->program->options.max_tokens, dim, ndim);
+}
+
+ember_status em_out_sequences(struct em_call *c, unsigned i, ember_dtype dtype, const size_t *dim,
+                              unsigned ndim)
+{
+    return counted_rows(c, i, dtype, EM_ROWS_SEQUENCES, c->program->options.max_sequences, dim,
+                        ndim);
+}
+
+ember_status em_out_expert(struct em_call *c, unsigned i, ember_dtype dtype,
+                           const ember_tensor *like, ember_tensor *plan, size_t expert,
+                           const size_t *dim, unsigned ndim)
+{
+    ember_tensor *t;
+    EM_TRY(rows_like(c, dtype, like, 1, dim, ndim, &t));
+    t->info->rows = EM_ROWS_EXPERT;
+    t->info->multiple = 1;
+    t->info->plan = plan;
+    t->info->expert = expert;
+    return set_out(c, i, t);
+}
+
+static void set_saved(struct em_call *c, unsigned i, ember_tensor *t)
+{
+    assert(i < EM_MAX_SAVED);
+    c->saved[i] = t;
+    if (i >= c->n_saved) c->n_saved = i + 1;
+}
+
+ember_status em_saved_rows(struct em_call *c, unsigned i, ember_dtype dtype,
+                           const ember_tensor *like, size_t rows_per_row, const size_t *dim,
+                           unsigned ndim)
+{
+    if (!tracks_gradient(c)) return EMBER_OK;
+    ember_tensor *t;
+    EM_TRY(rows_like(c, dtype, like, rows_per_row, dim, ndim, &t));
+    set_saved(c, i, t);
+    return EMBER_OK;
+}
+
+ember_status em_saved(struct em_call *c, unsigned i, ember_dtype dtype, const size_t *dim,
+                      unsigned ndim)
+{
+    if (!tracks_gradient(c)) return EMBER_OK;
+    ember_tensor *t;
+    EM_TRY(new_tensor(c, dtype, dim, ndim, &t));
+    set_saved(c, i, t);
+    return EMBER_OK;
+}
+
+ember_status em_check_f32(const struct em_call *c, const ember_tensor *t, const char *what,
+                          size_t last)
+{
+    char shape[96];
+    if (!t || t->dtype != EMBER_F32 || !t->ndim)
+        return em_fail(EMBER_E_SHAPE, "%s: %s has to be a f32 tensor%s%s", c->op->name, what,
+                       t ? ", not " : "", t ? ember_dtype_name(t->dtype) : "");
+    if (t->stride[t->ndim - 1] != 1 && t->dim[t->ndim - 1] > 1)
+        return em_fail(EMBER_E_SHAPE, "%s: %s has to be contiguous in its last dimension",
+                       c->op->name, what);
+    if (last && em_last_dim(t) != last)
+        return em_fail(EMBER_E_SHAPE, "%s: %s %s has to end in %zu", c->op->name, what,
+                       em_shape_text(t, shape, sizeof shape), last);
+    return EMBER_OK;
+}
+
+// ---- calls ----
+
+struct em_call *em_call_new(ember_flow *flow, const struct em_op *op, unsigned n_in)
+{
+    struct em_program *p = flow->program;
+    struct em_call *c = em_arena_alloc(&p->arena, sizeof *c);
+    if (!c) return NULL;
+    c->in = em_arena_alloc(&p->arena, (n_in ? n_in : 1) * sizeof *c->in);
+    c->fresh = em_arena_alloc(&p->arena, (n_in ? n_in : 1) * sizeof *c->fresh);
+    c->zero = em_arena_alloc(&p->arena, (n_in ? n_in : 1) * sizeof *c->zero);
+    if (!c->in || !c->fresh || !c->zero) return NULL;
+    c->op = op;
+    c->n_in = n_in;
+    c->pass = c->region = c->slot = -1;
+    c->program = p;
+    c->exec = &p->exec;
+    c->layer = flow->layer;
+    return c;
+}
+
+ember_status em_record(ember_flow *flow, struct em_call *c)
+{
+    struct em_program *p = flow->program;
+    const ember_status status = c->op->shape(c);
+    if (status != EMBER_OK) return *flow->layer ? em_fail_in(status, "%s", flow->layer) : status;
+    EM_TRY(em_grow(&p->call, &p->calls_capacity, p->n_calls + 1, sizeof *p->call));
+    c->region = flow->region;
+    c->index = p->n_calls;
+    p->call[p->n_calls++] = c;
+    p->planned = false;
+    return EMBER_OK;
+}
+
+bool em_is_training(const struct em_call *c)
+{
+    return c->program->options.gradients;
+}
+
+unsigned em_call_threads(const struct em_call *c)
+{
+    return em_pool_threads(c->program->options.pool);
+}
+
+void em_need_scratch(struct em_call *c, size_t bytes)
+{
+    if (bytes > c->scratch) c->scratch = bytes;
+}
+
+ember_status em_need_packed(struct em_call *c, ember_tensor *w, enum em_pack which, bool f32)
+{
+    if (c->program->options.backend == EM_REFERENCE) return EMBER_OK;
+    return em_packs_need(c->program->packs, w, which, c->program->options.bf16 && !f32);
+}
+
+const void *em_packed(const struct em_call *c, ember_tensor *w, enum em_pack which, bool f32)
+{
+    return em_packs_get(c->program->packs, w, which, c->exec->bf16 && !f32, c->exec->pool);
+}
+
+ember_status em_need_state(ember_flow *flow, struct em_call *c, const struct em_state_spec *spec)
+{
+    struct em_state_layout *l = &flow->program->layout;
+    EM_TRY(em_grow(&l->spec, &l->capacity, l->count + 1, sizeof *l->spec));
+    c->slot = (int)l->count;
+    l->spec[l->count++] = *spec;
+    return EMBER_OK;
+}
+
+void em_need_vocabulary(struct em_call *c, size_t vocabulary)
+{
+    struct em_program *p = c->program;
+    if (!p->vocabulary || vocabulary < p->vocabulary) p->vocabulary = vocabulary;
+}
+
+void em_need_inputs(struct em_call *c)
+{
+    c->program->inputs = true;
+}
+
+void em_need_targets(struct em_call *c, size_t vocabulary)
+{
+    struct em_program *p = c->program;
+    if (!p->targets || vocabulary < p->targets) p->targets = vocabulary;
+}
