@@ -49,9 +49,9 @@ int32_t em_tokenizer_find(const struct em_tokenizer *tokenizer, const void *byte
 const uint8_t *em_tokenizer_token(const struct em_tokenizer *tokenizer, int64_t id, size_t *n);
 bool em_tokenizer_is_special(const struct em_tokenizer *tokenizer, int64_t id);
 
-// What the tokenizer consists of, for people: "byte-level BPE", its splits, template and so on, a
-// line each.
-ember_status em_tokenizer_describe(const struct em_tokenizer *tokenizer,
+// What the tokenizer consists of: model, added tokens, steps, roles, template, hash. For people (a
+// line each), or as one JSON object with a newline.
+ember_status em_tokenizer_describe(const struct em_tokenizer *tokenizer, bool json,
                                    struct em_buf *out) EMBER_CHECKED;
 
 enum em_encode_flags {

@@ -44,8 +44,17 @@ ember_status em_tokenizer_add(struct em_tokenizer *t, const struct em_added *tok
 // After the last token and merge: lookup tables, matchers, hash.
 ember_status em_tokenizer_finish(struct em_tokenizer *t) EMBER_CHECKED;
 
+// From the parsed file; bos, eos and pad stay -1.
+ember_status em_tokenizer_from_json(const char *name, const json_t *root,
+                                    struct em_tokenizer **tokenizer) EMBER_CHECKED;
+
 // LFM2's special tokens at 0, 1, 2, its pattern, and BOS in front of every text: what Ember trains.
 ember_status em_tokenizer_lfm2_specials(struct em_tokenizer *t) EMBER_CHECKED;
 ember_status em_tokenizer_lfm2_split(struct em_tokenizer *t) EMBER_CHECKED;
+
+// A token as files name it (an added token by its content), and the list of added tokens; NULL: out
+// of memory.
+json_t *em_tokenizer_name_json(const struct em_tokenizer *t, int32_t id);
+json_t *em_tokenizer_added_json(const struct em_tokenizer *t);
 
 #endif

@@ -475,7 +475,8 @@ static ember_status read_roles(struct em_tokenizer *t, const char *path)
     return status;
 }
 
-static ember_status read_root(const char *name, const json_t *root, struct em_tokenizer **tokenizer)
+ember_status em_tokenizer_from_json(const char *name, const json_t *root,
+                                    struct em_tokenizer **tokenizer)
 {
     struct reader r = {.path = name};
     em_buf_init(&r.bytes, 0);
@@ -495,7 +496,7 @@ ember_status em_tokenizer_parse(const char *name, const char *text, size_t n,
     json_t *root = NULL;
     EM_TRY(em_json_parse(name, text, n, 0, &root));
     struct em_tokenizer *t = NULL;
-    const ember_status status = read_root(name, root, &t);
+    const ember_status status = em_tokenizer_from_json(name, root, &t);
     json_decref(root);
     if (status != EMBER_OK) return status;
     guess_roles(t);
@@ -508,7 +509,7 @@ static ember_status open_file(const char *path, struct em_tokenizer **tokenizer)
     json_t *root = NULL;
     EM_TRY(em_json_read(path, (size_t)256 << 20, 0, &root));
     struct em_tokenizer *t = NULL;
-    ember_status status = read_root(path, root, &t);
+    ember_status status = em_tokenizer_from_json(path, root, &t);
     json_decref(root);
     if (status == EMBER_OK) status = read_roles(t, path);
     if (status == EMBER_OK)

@@ -25,8 +25,7 @@ static json_t *spelling_of(const struct em_vocab *v, int32_t id)
     return spelling;
 }
 
-// A token as the files name it: an added token by its content, else its spelling.
-static json_t *name_of(const struct em_tokenizer *t, int32_t id)
+json_t *em_tokenizer_name_json(const struct em_tokenizer *t, int32_t id)
 {
     for (size_t i = 0; i < t->added_count; i++)
         if (t->added[i].id == id) return string_of(t->added[i].content, t->added[i].size);
@@ -102,7 +101,7 @@ static json_t *make_model(const struct em_tokenizer *t)
     return NULL;
 }
 
-static json_t *make_added(const struct em_tokenizer *t)
+json_t *em_tokenizer_added_json(const struct em_tokenizer *t)
 {
     json_t *list = json_array();
     bool fine = list;
@@ -179,7 +178,7 @@ static json_t *make_pre_tokenizer(const struct em_tokenizer *t)
 static bool append_template_token(const struct em_tokenizer *t, int32_t id, json_t *items,
                                   json_t *tokens)
 {
-    json_t *name = name_of(t, id);
+    json_t *name = em_tokenizer_name_json(t, id);
     const bool fine =
         name &&
         append(items, json_pack("{s:{s:O, s:i}}", "SpecialToken", "id", name, "type_id", 0)) &&
@@ -231,7 +230,8 @@ static json_t *make_tokenizer(const struct em_tokenizer *t)
     json_t *root = json_object();
     const bool fine =
         set(root, "version", json_string("1.0")) && set(root, "truncation", json_null()) &&
-        set(root, "padding", json_null()) && set(root, "added_tokens", make_added(t)) &&
+        set(root, "padding", json_null()) &&
+        set(root, "added_tokens", em_tokenizer_added_json(t)) &&
         set(root, "normalizer", t->nfc ? json_pack("{s:s}", "type", "NFC") : json_null()) &&
         set(root, "pre_tokenizer", make_pre_tokenizer(t)) &&
         set(root, "post_processor", make_post_processor(t)) &&
@@ -246,7 +246,7 @@ static json_t *make_tokenizer(const struct em_tokenizer *t)
 
 static bool set_role(const struct em_tokenizer *t, json_t *config, const char *key, int32_t id)
 {
-    return id < 0 || set(config, key, name_of(t, id));
+    return id < 0 || set(config, key, em_tokenizer_name_json(t, id));
 }
 
 static bool add_decoder_entry(const struct em_added *a, json_t *decoder)
