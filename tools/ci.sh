@@ -30,11 +30,12 @@ libraries=$PWD/build/aarch64-libraries/root
 stage "aarch64: tests under qemu"
 ctest --test-dir build/aarch64 --output-on-failure --parallel "$cores" -LE 'slow|process' -E '^cli/' --timeout 900
 
+targets=$(find tests/fuzz -name '*_fuzz.c' -exec basename {} .c \; | LC_ALL=C sort)
 stage "fuzzing: build"
 configure fuzz
-cmake --build --preset fuzz
+# shellcheck disable=SC2086 # several words on purpose
+cmake --build --preset fuzz --target $targets
 
 stage "fuzzing: ${FUZZ_SECONDS:-60} s for each parser"
-find tests/fuzz -name '*_fuzz.c' -exec basename {} .c \; | LC_ALL=C sort |
-    xargs -P "$cores" -I TARGET tools/fuzz.sh TARGET "${FUZZ_SECONDS:-60}"
+echo "$targets" | xargs -P "$cores" -I TARGET tools/fuzz.sh TARGET "${FUZZ_SECONDS:-60}"
 stage "done"
