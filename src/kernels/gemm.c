@@ -73,7 +73,8 @@ static size_t group_rows(const struct job *j, size_t g)
     if (j->groups == 0) return j->M;
     if (!j->window) return (size_t)(j->offsets[g + 1] - j->offsets[g]);
     const struct em_gemm_part p = em_gemm_part(j->window, j->offsets, g);
-    return p.first || p.end > p.begin ? j->M : 0;
+    if (p.end > p.begin) return j->M;
+    return p.first && !(j->e.accumulate && !j->e.bias) ? j->M : 0; // zeros to store, none to add
 }
 
 static struct part part_of(const struct job *j, size_t g)
@@ -470,6 +471,7 @@ void em_gemm_grouped_grad(enum em_gemm_type type, size_t groups, const int32_t *
                         .c = c,
                         .c_stride = c_stride,
                         .c_group_stride = c_group_stride};
+        if (e) j.e = *e;
         size_t active = 0;
         for (size_t g = 0; g < groups; g++)
             active += group_rows(&j, g) > 0;

@@ -15,6 +15,10 @@
 #elif defined(EM_ISA_neon)
 #include <arm_neon.h>
 #endif
+#if defined(EM_ISA_neon) && defined(__GNUC__) && !defined(__clang__)
+// GCC 12 moves all loads of A to the top of the loop, and then spills sums for want of registers.
+#pragma GCC optimize("no-schedule-insns")
+#endif
 
 #include "kernels/gemm_priv.h"
 
