@@ -15,6 +15,7 @@ build zlib1g-dev reads .gz data
 build libzstd-dev reads .zst data
 build liblzma-dev what xz makes of the same bytes, for comparison
 test libcmocka-dev the framework of the tests
+test xz-utils the demo's comparison, which the tests run
 demo jargon-text data: English prose
 demo bible-kjv data: archaic prose, the program that unpacks it
 demo bible-kjv-text data: archaic prose
@@ -49,7 +50,7 @@ missing=$(
             continue
         fi
         printf '  %-22s %s\n' "$package" "$why"
-    done
+    done | awk '!seen[$1]++'
 )
 [ -n "$missing" ] || exit 0
 

@@ -69,8 +69,8 @@ static void scratch_is_a_stack(void **state)
     CHECK_OK(em_scratch_reserve(&s, 1000));
     const size_t mark = em_scratch_mark(&s);
     char *a = em_scratch_take(&s, 10), *b = em_scratch_take(&s, 64);
-    assert_int_equal((uintptr_t)a % 64, 0);
-    assert_int_equal(b - a, 64);
+    assert_int_equal((uintptr_t)a % EM_SCRATCH_ALIGNMENT, 0);
+    assert_int_equal(b - a, EM_SCRATCH_ALIGNMENT);
     const size_t inner = em_scratch_mark(&s);
     char *c = em_scratch_take(&s, 500);
     em_scratch_reset(&s, inner);
