@@ -110,10 +110,12 @@ bool em_added_stands(const struct em_added *token, const uint8_t *s, size_t n, s
             if (!(em_class(em_utf8_previous(&q)) & EM_SPACE)) break;
             p = q;
         }
-        *begin = (size_t)(p - s);
+        *begin = p > s + floor ? (size_t)(p - s) : floor;
     }
     if (token->rstrip) {
-        const uint8_t *p = s + *end;
+        // The match before this one took all spaces up to `floor`: looking at them once keeps it
+        // linear.
+        const uint8_t *p = s + (*end > floor ? *end : floor);
         while (p < s + n) {
             const uint8_t *q = p;
             if (!(em_class(em_utf8_next(&q)) & EM_SPACE)) break;
@@ -121,5 +123,5 @@ bool em_added_stands(const struct em_added *token, const uint8_t *s, size_t n, s
         }
         *end = (size_t)(p - s);
     }
-    return true;
+    return *begin < *end; // else what it takes is all taken by the match before it
 }

@@ -298,6 +298,34 @@ static void megabytes_of_one_character_take_seconds(void **state)
     em_free(text);
 }
 
+// Every one of these tokens takes all spaces around it; as the reference has it, those inside the
+// spaces that the first one took are found too when they take nothing to the left.
+static void tokens_that_take_spaces_are_not_quadratic(void **state)
+{
+    (void)state;
+    enum { N = 1 << 20 };
+    char *text = em_alloc(N);
+    assert_non_null(text);
+    memset(text, ' ', N);
+    em_log_threshold(EM_LOG_WARN + 1);
+    for (unsigned flags = 1; flags < 4; flags++) {
+        char file[512];
+        const int n = snprintf(file, sizeof file,
+                               "{" MODEL ", " BYTE_LEVEL
+                               ", \"added_tokens\": [{\"id\": 3, \"content\": \" \", "
+                               "\"rstrip\": %s, \"lstrip\": %s, \"normalized\": false}]}",
+                               flags & 1 ? "true" : "false", flags & 2 ? "true" : "false");
+        struct em_tokenizer *t;
+        CHECK_OK(em_tokenizer_parse("t.json", file, (size_t)n, &t));
+        struct em_ids ids = encode(t, text, N, EM_ENCODE_DEFAULT);
+        assert_int_equal(ids.count, flags == 3 ? 1 : N);
+        em_ids_deinit(&ids);
+        em_tokenizer_close(t);
+    }
+    em_log_threshold(EM_LOG_NOTE);
+    em_free(text);
+}
+
 // A long piece goes another way than a short one: both give the same ids, whatever the cache holds.
 static void long_and_short_pieces_merge_alike(void **state)
 {
@@ -465,6 +493,7 @@ int main(void)
         cmocka_unit_test(a_config_beside_the_file_names_the_roles),
         cmocka_unit_test(every_refusal_names_its_place),
         cmocka_unit_test(megabytes_of_one_character_take_seconds),
+        cmocka_unit_test(tokens_that_take_spaces_are_not_quadratic),
         cmocka_unit_test(long_and_short_pieces_merge_alike),
         cmocka_unit_test(threads_share_a_tokenizer),
         cmocka_unit_test(running_out_of_memory_anywhere_is_a_status),
