@@ -7,6 +7,7 @@
 #include "base/cpu.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "infer/sampler.h"
 #include "kernels/gemm.h"
 #include "models/family.h"
 #include "nn/build.h"
@@ -21,6 +22,7 @@ static void start(void)
     started = em_isa_choose(&isa);
     if (started == EMBER_OK) started = em_nn_register();
     if (started == EMBER_OK) started = em_models_register();
+    if (started == EMBER_OK) started = em_infer_register();
     // Other threads see the failure too, so the message must not stay with this one.
     if (started != EMBER_OK)
         snprintf(start_message, sizeof start_message, "%s", ember_last_error());

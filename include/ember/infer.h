@@ -1,0 +1,89 @@
+/** @file infer.h  Text from a model: sampling, generation, and how well it predicts a text. */
+#ifndef EMBER_INFER_H
+#define EMBER_INFER_H
+
+#include <ember/model.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Which filters see what. */
+typedef enum ember_sampler_order {
+    EMBER_ORDER_LLAMA, /**< penalty over 64 tokens, top-k, top-p, min-p, and the temperature last */
+    EMBER_ORDER_HF     /**< penalty over all tokens, the temperature, then top-k, top-p, min-p */
+} ember_sampler_order;
+
+/** How a token is drawn. Start from ember_sampling_default(): zero means zero here. */
+typedef struct ember_sampling {
+    double temperature;    /**< 0: always the most likely token */
+    size_t top_k;          /**< the k most likely tokens; 0: off */
+    double top_p;          /**< the fewest tokens that hold this probability; 1: off */
+    double min_p;          /**< least probability, as a share of the largest; 0: off */
+    double repeat_penalty; /**< for tokens that came before; 1: off */
+    ember_sampler_order order;
+} ember_sampling;
+
+/**
+ * What the model's generation_config.json says, read as transformers reads it; without a word
+ * there, or with model NULL: temperature 0.8, top-k 40, top-p 0.95, min-p 0.05, no penalty.
+ */
+EMBER_API ember_sampling ember_sampling_default(const ember_model *model);
+
+/** Why a continuation ended. */
+typedef enum ember_finish {
+    EMBER_FINISH_LENGTH, /**< max_tokens were made */
+    EMBER_FINISH_END,    /**< an end token, which is the last of its ids */
+    EMBER_FINISH_STOP,   /**< a stop string, which is not part of the text */
+    EMBER_FINISH_CONTEXT /**< the model's context is full */
+} ember_finish;
+EMBER_API const char *ember_finish_name(ember_finish finish); /**< "length", "end", .. Static. */
+
+typedef struct ember_answer {
+    size_t prompt_tokens;
+    size_t tokens; /**< made, an end token included */
+    ember_finish finish;
+    const int32_t *ids; /**< [prompt_tokens + tokens]; valid until on_end() returns */
+} ember_answer;
+
+/**
+ * A prompt and what is wanted of it. Start from {0}. All pointers are borrowed until
+ * ember_generate() returns. A function that returns anything but EMBER_OK ends the whole call with
+ * that status.
+ */
+typedef struct ember_request {
+    const char *text; /**< the prompt, n_text bytes; or NULL: */
+    size_t n_text;
+    const int32_t *ids; /**< its tokens, n_ids of them, taken as they are */
+    size_t n_ids;
+    size_t max_tokens;              /**< 0: 128 */
+    const ember_sampling *sampling; /**< NULL: ember_sampling_default(model) */
+    uint64_t seed;                  /**< the same seed gives the same tokens, alone or in a batch */
+    const char *const *stop;        /**< n_stop strings; one that is a special token ends as such */
+    size_t n_stop;
+    const char *name; /**< of the prompt, for messages; NULL: "the prompt" */
+    ember_status (*on_token)(void *context, int32_t id); /**< each token as it is made */
+    /** Text as it is made, not NUL-terminated: whole characters, and never a part of a stop string.
+     */
+    ember_status (*on_text)(void *context, const char *text, size_t n);
+    ember_status (*on_end)(void *context, const ember_answer *answer);
+    void *context;
+} ember_request;
+
+/**
+ * Continues n prompts, several in one pass; what each gives does not depend on the others. They end
+ * in any order.
+ *
+ * @retval EMBER_E_RANGE        before anything runs: a prompt is empty, longer than the model's
+ *                              context (it is never cut), or has an id outside the vocabulary.
+ * @retval EMBER_E_STATE        a text or a stop string, and the model has no tokenizer.
+ * @retval EMBER_E_INTERRUPTED  ember_interrupt() was called: what was made has been given out.
+ * @retval EMBER_E_NUMERIC      the model computed something that is not a number.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_generate(ember_model *model,
+                                                    const ember_request *requests, size_t n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

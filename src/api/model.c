@@ -1,0 +1,138 @@
+// Models as the public interface has them.
+#include "api/model.h"
+
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/io.h"
+#include "models/model.h"
+
+enum { BATCH = 16 }; // conversations of a pass
+
+static bool ends_in(const char *s, const char *end)
+{
+    const size_t n = strlen(s), m = strlen(end);
+    return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+// A tokenizer that cannot be read stands in the way of text only: the model runs on ids without it.
+static ember_status open_tokenizer(ember_model *model, const char *path)
+{
+    char *file = em_path_join(path, "tokenizer.json");
+    if (!file) return EMBER_E_NOMEM;
+    ember_status status = EMBER_OK;
+    if (!em_path_exists(file)) {
+        model->tokenizer_status = EMBER_E_STATE;
+        model->tokenizer_problem =
+            em_asprintf("%s: there is no tokenizer.json, so the model reads ids, not text", path);
+    } else {
+        model->tokenizer_status = em_tokenizer_open(path, &model->tokenizer);
+        if (model->tokenizer_status != EMBER_OK)
+            model->tokenizer_problem = em_strdup(ember_last_error());
+    }
+    if (model->tokenizer_status != EMBER_OK && !model->tokenizer_problem) status = EMBER_E_NOMEM;
+    em_free(file);
+    return status;
+}
+
+static ember_status open_all(ember_model *model, const char *path, const ember_runtime *runtime)
+{
+    if (ends_in(path, ".gguf"))
+        return em_fail(EMBER_E_UNSUPPORTED,
+                       "%s: this build reads Hugging Face folders, not GGUF files", path);
+    EM_TRY(em_runtime_open(runtime, true, &model->runtime));
+    EM_TRY(em_model_open(path, &model->model));
+    EM_TRY(open_tokenizer(model, path));
+    return em_generation_config_read(model->model, path, model->tokenizer, &model->generation);
+}
+
+ember_status ember_model_open(const char *path, const ember_model_options *options,
+                              ember_model **model)
+{
+    ember_model *m = em_calloc(1, sizeof *m);
+    if (!m) return EMBER_E_NOMEM;
+    const ember_status status = open_all(m, path, options ? &options->runtime : NULL);
+    if (status != EMBER_OK) {
+        ember_model_close(m);
+        return status;
+    }
+    *model = m;
+    return EMBER_OK;
+}
+
+void ember_model_close(ember_model *model)
+{
+    if (!model) return;
+    em_engine_destroy(model->engine);
+    em_engine_destroy(model->batch);
+    em_generation_config_deinit(&model->generation);
+    em_encoder_destroy(model->encoder);
+    em_tokenizer_close(model->tokenizer);
+    em_free(model->tokenizer_problem);
+    em_model_close(model->model);
+    em_runtime_close(&model->runtime);
+    em_free(model);
+}
+
+size_t ember_model_vocabulary(const ember_model *model)
+{
+    return model->model->vocabulary;
+}
+
+size_t ember_model_context(const ember_model *model)
+{
+    return model->model->context;
+}
+
+void ember_model_parameters(const ember_model *model, size_t *total, size_t *active)
+{
+    em_model_count(model->model, total, active);
+}
+
+bool ember_model_reads_text(const ember_model *model)
+{
+    return model->tokenizer != NULL;
+}
+
+ember_status em_api_need_tokenizer(const ember_model *model)
+{
+    return model->tokenizer ? EMBER_OK
+                            : em_fail(model->tokenizer_status, "%s", model->tokenizer_problem);
+}
+
+ember_status em_api_encode(ember_model *model, const char *text, size_t n, struct em_ids *ids)
+{
+    EM_TRY(em_api_need_tokenizer(model));
+    if (!model->encoder) EM_TRY(em_encoder_create(model->tokenizer, &model->encoder));
+    return em_encode(model->encoder, text, n, EM_ENCODE_DEFAULT, ids);
+}
+
+ember_status ember_model_encode(ember_model *model, const char *text, size_t n, int32_t **ids,
+                                size_t *count)
+{
+    struct em_ids found = {0};
+    EM_TRY(em_api_encode(model, text, n, &found));
+    if (!found.ids && !(found.ids = em_alloc(sizeof *found.ids))) return EMBER_E_NOMEM;
+    *ids = found.ids;
+    *count = found.count;
+    return EMBER_OK;
+}
+
+void ember_ids_free(int32_t *ids)
+{
+    em_free(ids);
+}
+
+ember_status em_api_engine(ember_model *model, size_t n, struct em_engine **engine)
+{
+    struct em_engine **place = n > 1 ? &model->batch : &model->engine;
+    if (!*place)
+        EM_TRY(em_engine_create(model->model,
+                                &(struct em_engine_options){.backend = model->runtime.backend,
+                                                            .pool = model->runtime.pool,
+                                                            .bf16 = model->runtime.bf16,
+                                                            .sequences = n > 1 ? BATCH : 1},
+                                place));
+    *engine = *place;
+    return EMBER_OK;
+}
