@@ -42,7 +42,7 @@ struct em_gemm_scratch {
 };
 
 // Bytes of the functions below; SIZE_MAX where they do not fit into size_t (and no allocation will
-// succeed). `threads` is em_pool_threads(pool); scratch made for more serves fewer.
+// succeed). `threads` is em_pool_threads(pool). Scratch for more threads, rows or K serves fewer.
 size_t em_gemm_packed_size(enum em_gemm_type type, size_t K, size_t N);
 size_t em_gemm_scratch_size(unsigned threads); // em_gemm_packed, em_gemm_grouped
 size_t em_gemm_unpacked_scratch_size(enum em_gemm_type type, size_t N, size_t K, unsigned threads);

@@ -26,13 +26,19 @@ size_t em_gemm_packed_size(enum em_gemm_type type, size_t K, size_t N)
     return (bytes + 63) & ~(size_t)63;
 }
 
+static size_t most_rows(const struct em_gemm_set *s, size_t n)
+{
+    const size_t most = WINDOW_BYTES / sizeof(uint32_t) / em_gemm_row_cells(s, n) * s->k_per_step;
+    return most < WINDOW_LEAST ? WINDOW_LEAST : most / STRIP * STRIP;
+}
+
 size_t em_gemm_window_rows(const struct em_gemm_set *s, size_t n, size_t rows)
 {
-    size_t most = WINDOW_BYTES / sizeof(uint32_t) / em_gemm_row_cells(s, n) * s->k_per_step;
-    if (most < WINDOW_LEAST) most = WINDOW_LEAST;
+    const size_t most = most_rows(s, n);
     if (rows <= most) return rows;
     const size_t windows = rows / most + (rows % most != 0);
-    return (rows / windows + STRIP) / STRIP * STRIP; // equal ones, but for the rest of the last
+    const size_t equal = rows / windows + (rows % windows != 0); // but for the rest of the last
+    return (equal + STRIP - 1) / STRIP * STRIP;
 }
 
 size_t em_gemm_window_size(const struct em_gemm_set *s, size_t groups, size_t rows, size_t n)
@@ -40,7 +46,7 @@ size_t em_gemm_window_size(const struct em_gemm_set *s, size_t groups, size_t ro
     size_t steps, bytes;
     if (n == 0) return 0;
     if (n > SIZE_MAX - EM_GEMM_NR_MAX) return SIZE_MAX;
-    steps = em_gemm_window_rows(s, n, rows);
+    steps = rows < most_rows(s, n) ? rows : most_rows(s, n); // no less for more rows
     if (s->k_per_step > 1 && !em_add_size(steps / 2 + 1, groups, &steps)) return SIZE_MAX;
     if (!em_mul_size(steps, em_gemm_row_cells(s, n), &bytes) ||
         !em_mul_size(bytes, sizeof(uint32_t), &bytes) || bytes > SIZE_MAX - 63)

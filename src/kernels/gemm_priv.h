@@ -152,7 +152,7 @@ static inline size_t em_gemm_group_step(const struct em_gemm_set *s, const struc
     return s->k_per_step == 1 ? rows : (rows + g) / 2;
 }
 
-// Bytes of a window's operands, SIZE_MAX where they do not fit.
+// Bytes of the operands of any window of up to `rows` rows, SIZE_MAX where they do not fit.
 size_t em_gemm_window_size(const struct em_gemm_set *s, size_t groups, size_t rows, size_t n);
 
 void em_gemm_pack_window(const struct em_gemm_set *s, size_t groups, const int32_t *offsets,

@@ -398,6 +398,9 @@ static void long_sums_are_taken_in_windows(void **state)
                 CHECK_NEAR(c[i], want, 2e-4, "%s", em_gemm_name(type));
             }
         }
+        // The same scratch at the counts where one window becomes two.
+        for (size_t rows = 1016; rows < 2000; rows += rows == 1032 ? 944 : 8)
+            em_gemm(type, 1, N, rows, va, vb, c, N, NULL, &scratch, NULL);
         em_pool_destroy(pool);
         free(scratch.data);
     }
@@ -408,6 +411,26 @@ static void long_sums_are_taken_in_windows(void **state)
     free(c);
     free(old);
     free(sum);
+}
+
+static void workspace_for_more_serves_less(void **state)
+{
+    (void)state;
+    enum em_gemm_type type;
+    FOR_EACH_WAY(type)
+    {
+        size_t dense = 0, grouped = 0;
+        for (size_t K = 1; K < 9000; K += K < 40 ? 1 : 8) {
+            const size_t d = em_gemm_unpacked_scratch_size(type, 1500, K, 2);
+            const size_t g = em_gemm_grouped_grad_scratch_size(type, 7, K, 1500, 2);
+            assert_true(d >= dense && g >= grouped && g >= d);
+            dense = d;
+            grouped = g;
+        }
+        assert_true(dense < em_gemm_packed_size(type, 9000, 1500));
+        assert_true(em_gemm_unpacked_scratch_size(type, 1500, SIZE_MAX, 2) == dense);
+    }
+    em_gemm_use_default();
 }
 
 static void bf16_operands_are_rounded_to_nearest_even(void **state)
@@ -489,6 +512,7 @@ int main(void)
         cmocka_unit_test(grouped_products_equal_dense_ones),
         cmocka_unit_test(grouped_gradients_equal_dense_ones),
         cmocka_unit_test(long_sums_are_taken_in_windows),
+        cmocka_unit_test(workspace_for_more_serves_less),
         cmocka_unit_test(bf16_operands_are_rounded_to_nearest_even),
         cmocka_unit_test(a_sum_of_nothing_is_zero),
         cmocka_unit_test(sizes_that_do_not_fit_say_so),
