@@ -7,6 +7,8 @@
 #include "base/alloc.h"
 #include "ops/program.h"
 
+enum { MAX_TENSORS = 1 << 20 };
+
 size_t ember_build_width(const ember_build *build)
 {
     return build->width;
@@ -69,6 +71,10 @@ ember_status ember_param(ember_build *build, ember_tensor **param, const char *n
         (build->max_parameters && build->n_parameters > build->max_parameters))
         return ember_build_refuse(build, "", "the model has more than %zu parameters",
                                   build->max_parameters);
+    // A config of a few lines can ask for billions of layers.
+    build->n_tensors += lead ? full[0] : 1;
+    if (build->n_tensors > MAX_TENSORS)
+        return ember_build_refuse(build, "", "the model has more than %d tensors", MAX_TENSORS);
     EM_TRY(em_grow(&build->params->param, &build->params->capacity, build->params->count + 1,
                    sizeof *build->params->param));
     struct em_param *p = em_arena_alloc(build->arena, sizeof *p);
@@ -128,6 +134,7 @@ static ember_status build_child(ember_build *build, const char *name, const char
     if (experts) inner.experts = experts;
     EM_TRY(type->build(layer, &inner));
     build->n_parameters = inner.n_parameters;
+    build->n_tensors = inner.n_tensors;
     build->chosen = inner.chosen;
     *child = layer;
     return EMBER_OK;

@@ -42,6 +42,7 @@ struct ember_build {
     size_t chosen;  // by the router that was built last, for each token
     size_t max_parameters; // 0: no limit. A config that asks for more is refused.
     size_t n_parameters;
+    size_t n_tensors; // as files have them: experts one by one
     bool allow_not_causal;
 };
 
