@@ -19,10 +19,10 @@ test:
 	@tools/setup.sh build test
 	@cmake --preset release
 	@cmake --build --preset release
-	@ctest --preset release
+	@ctest --preset release --parallel $$(nproc)
 	@cmake --preset dev
 	@cmake --build --preset dev
-	@ctest --preset dev
+	@ctest --preset dev --parallel $$(nproc)
 
 # The tests, then aarch64 under qemu and a minute of fuzzing for each parser.
 ci: test

@@ -15,7 +15,7 @@ build zlib1g-dev reads .gz data
 build libzstd-dev reads .zst data
 build liblzma-dev what xz makes of the same bytes, for comparison
 test libcmocka-dev the framework of the tests
-test xz-utils what xz makes of the the same bytes, for comparison
+test xz-utils what xz makes of the same bytes, for comparison
 demo jargon-text data: English prose
 demo bible-kjv data: archaic prose, the program that unpacks it
 demo bible-kjv-text data: archaic prose
