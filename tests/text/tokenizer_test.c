@@ -268,6 +268,44 @@ static void every_refusal_names_its_place(void **state)
     em_log_threshold(EM_LOG_NOTE);
 }
 
+static void damaged_files_are_refused_or_whole_tokenizers(void **state)
+{
+    (void)state;
+    struct em_buf file;
+    em_buf_init(&file, 0);
+    CHECK_OK(em_read_file(GOLDEN "/roberta/tokenizer.json", 0, &file));
+    em_log_threshold(EM_LOG_WARN + 1);
+    struct em_tokenizer *t;
+    for (size_t n = 0; n + 2 < file.size; n += 199)
+        CHECK_FAILS(em_tokenizer_parse("cut.json", file.data, n, &t), EMBER_E_FORMAT, "cut.json");
+    uint64_t seed = 5;
+    size_t refused = 0, accepted = 0;
+    for (unsigned round = 0; round < 400; round++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        const size_t at = (size_t)(seed >> 33) % file.size;
+        const char flip = (char)(1 << (seed >> 20 & 7));
+        file.data[at] ^= flip;
+        const ember_status status = em_tokenizer_parse("flipped.json", file.data, file.size, &t);
+        file.data[at] ^= flip;
+        if (status != EMBER_OK) {
+            assert_true(status == EMBER_E_FORMAT || status == EMBER_E_UNSUPPORTED);
+            refused++;
+            continue;
+        }
+        struct em_ids ids = encode(t, "word  <mask> caf\xc3\xa9\xff 12", 23, EM_ENCODE_DEFAULT);
+        struct em_buf out;
+        em_buf_init(&out, 0);
+        CHECK_OK(em_decode(t, ids.ids, ids.count, 0, &out)); // every id has a token
+        em_buf_deinit(&out);
+        em_ids_deinit(&ids);
+        em_tokenizer_close(t);
+        accepted++;
+    }
+    assert_true(refused > 50 && accepted > 5);
+    em_log_threshold(EM_LOG_NOTE);
+    em_buf_deinit(&file);
+}
+
 // Quadratic work on these would not end within the test's time limit.
 static void megabytes_of_one_character_take_seconds(void **state)
 {
@@ -492,6 +530,7 @@ int main(void)
         cmocka_unit_test(decoding_skips_special_tokens_and_refuses_unknown_ids),
         cmocka_unit_test(a_config_beside_the_file_names_the_roles),
         cmocka_unit_test(every_refusal_names_its_place),
+        cmocka_unit_test(damaged_files_are_refused_or_whole_tokenizers),
         cmocka_unit_test(megabytes_of_one_character_take_seconds),
         cmocka_unit_test(tokens_that_take_spaces_are_not_quadratic),
         cmocka_unit_test(long_and_short_pieces_merge_alike),
