@@ -47,6 +47,11 @@ static int parse(int argc, char **argv, struct arguments *a)
          "llama: filters, then temperature; hf: temperature, then filters", 0, 0, false, NULL},
         {"ids", CLI_FLAG, &a->ids, NULL, NULL, "prints token ids on one line, prompt included", 0,
          0, false, NULL},
+        {"file", CLI_STRING, &a->file, "PROMPTS", NULL,
+         "JSON lines with \"prompt\" or \"prompt_ids\", \"id\" and \"seed\" if wanted", 0, 0, false,
+         NULL},
+        {"out", CLI_STRING, &a->out, "ANSWERS", NULL,
+         "JSON lines in the same order; goes on where an earlier run stopped", 0, 0, false, NULL},
         {"session", CLI_STRING, &a->session, "FILE", NULL, "not in this build", 0, 0, false, NULL},
         {"draft", CLI_STRING, &a->draft, "MODEL", NULL, "not in this build", 0, 0, false, NULL},
         {0},
@@ -61,8 +66,9 @@ static int check(const struct arguments *a)
         return cli_usage(c, "--%s is not in this build", a->session ? "session" : "draft");
     if (a->common.json) return cli_usage(c, "--json: there are no figures here; --ids prints ids");
     if (!a->model) return cli_usage(c, "a model is needed");
-    if ((a->prompt != NULL) + (a->prompt_ids != NULL) != 1)
-        return cli_usage(c, "one of -p and --prompt-ids is needed");
+    if ((a->prompt != NULL) + (a->prompt_ids != NULL) + (a->file != NULL) != 1)
+        return cli_usage(c, "one of -p, --prompt-ids and --file is needed");
+    if (!a->file != !a->out) return cli_usage(c, "--file and --out belong together");
     if (a->order && strcmp(a->order, "llama") != 0 && strcmp(a->order, "hf") != 0)
         return cli_usage(c, "--sampler-order has to be llama or hf, not %s", a->order);
     return -1;
@@ -129,6 +135,7 @@ static int read_ids(const char *list, struct prompt *p)
 
 static int read_prompt(const struct arguments *a, struct prompt *p)
 {
+    if (a->file) return -1;
     if (a->prompt_ids) return read_ids(a->prompt_ids, p);
     if (strcmp(a->prompt, "-") == 0) return read_stdin(p);
     p->n_text = strlen(a->prompt);
@@ -222,8 +229,20 @@ static ember_status generate(const struct arguments *a, ember_model *model, cons
     if (status == EMBER_OK && out.finish == EMBER_FINISH_CONTEXT && !a->common.quiet)
         fprintf(stderr, "ended where the model's context of %zu tokens is full\n",
                 ember_model_context(model));
-    ember_ids_free(encoded);
+    ember_free(encoded);
     return status;
+}
+
+static ember_status generate_file(const struct arguments *a, ember_model *model)
+{
+    const ember_sampling s = sampling(a, model);
+    const ember_request like = {
+        .max_tokens = a->tokens, .sampling = &s, .stop = a->stop.item, .n_stop = a->stop.count};
+    const ember_generate_file_options options = {.like = &like,
+                                                 .ids = a->ids,
+                                                 .seed = a->common.runtime.seed,
+                                                 .any_seed = !a->common.seed_given};
+    return ember_generate_file(model, a->file, a->out, &options);
 }
 
 static int run(int argc, char **argv)
@@ -239,9 +258,10 @@ static int run(int argc, char **argv)
         const ember_model_options options = {.runtime = a.common.runtime};
         ember_status status = ember_model_open(a.model, &options, &model);
         if (!a.common.seed_given) a.common.runtime.seed = any_seed();
-        if (status == EMBER_OK && !a.common.quiet)
+        if (status == EMBER_OK && !a.file && !a.common.quiet)
             fprintf(stderr, "seed %llu\n", (unsigned long long)a.common.runtime.seed);
-        if (status == EMBER_OK) status = generate(&a, model, &prompt);
+        if (status == EMBER_OK)
+            status = a.file ? generate_file(&a, model) : generate(&a, model, &prompt);
         if (ferror(stdout)) {
             fprintf(stderr, "ember: stdout: %s\n", strerror(errno));
             result = EXIT_FAILED;
@@ -258,7 +278,7 @@ static int run(int argc, char **argv)
 
 const struct cli_command command_generate = {
     .name = "generate",
-    .usage = "MODEL -p TEXT [-n N] [--temperature X] [--stop S...] [--ids]",
-    .help = "continues a prompt",
+    .usage = "MODEL -p TEXT [-n N], or MODEL --file PROMPTS.jsonl --out ANSWERS.jsonl",
+    .help = "continues a prompt, or a file of them",
     .run = run,
 };

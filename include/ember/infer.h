@@ -83,6 +83,30 @@ typedef struct ember_request {
 EMBER_API EMBER_CHECKED ember_status ember_generate(ember_model *model,
                                                     const ember_request *requests, size_t n);
 
+/** Start from {0}. */
+typedef struct ember_generate_file_options {
+    const ember_request *like; /**< max_tokens, sampling and stop strings of all; NULL: defaults */
+    bool ids;                  /**< answers have their ids too, prompt included */
+    uint64_t seed;             /**< prompt i (from 0) without a seed of its own gets seed + i */
+    bool any_seed; /**< seed is a proposal: a job that goes on keeps the one it began with */
+} ember_generate_file_options;
+
+/**
+ * Answers a file of prompts, several at a time.
+ *
+ * @param prompts  JSON lines: {"prompt": text} or {"prompt_ids": [..]}, with "id" and "seed" if
+ *                 wanted.
+ * @param answers  JSON lines in the same order, replaced durably when all are there: the prompt's
+ *                 object with index, text, finish, prompt_tokens, tokens, seed (and ids). Until
+ * then they are in ANSWERS.partial; the same call goes on from there.
+ * @retval EMBER_E_FORMAT       a prompt's line is malformed; the message names it.
+ * @retval EMBER_E_STATE        ANSWERS.partial belongs to another job.
+ * @retval EMBER_E_INTERRUPTED  as ember_generate(); answers that are ready are kept.
+ */
+EMBER_API EMBER_CHECKED ember_status
+ember_generate_file(ember_model *model, const char *prompts, const char *answers,
+                    const ember_generate_file_options *options);
+
 #ifdef __cplusplus
 }
 #endif

@@ -55,12 +55,11 @@ EMBER_API bool ember_model_reads_text(const ember_model *model);
  * of special tokens as those tokens.
  *
  * @param text   n bytes; what is not UTF-8 becomes U+FFFD.
- * @param ids    written: *count ids, the caller's; free with ember_ids_free().
+ * @param ids    written: *count ids, owned by the caller (ember_free()).
  * @retval EMBER_E_STATE  the model has no tokenizer.
  */
 EMBER_API EMBER_CHECKED ember_status ember_model_encode(ember_model *model, const char *text,
                                                         size_t n, int32_t **ids, size_t *count);
-EMBER_API void ember_ids_free(int32_t *ids); /**< NULL is fine. */
 
 #ifdef __cplusplus
 }

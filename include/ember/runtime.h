@@ -48,6 +48,9 @@ EMBER_API void ember_quiet(bool quiet);
  * handler. */
 EMBER_API void ember_interrupt(void);
 
+/** Frees what a call gave to its caller, where its description says so; NULL is fine. */
+EMBER_API void ember_free(void *p);
+
 #ifdef __cplusplus
 }
 #endif

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <ember/status.h>
+#include <ember/runtime.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -125,9 +125,6 @@ EMBER_API EMBER_CHECKED ember_status ember_tokenizer_train(const char *const *pa
                                                            const ember_tokenizer_training *options,
                                                            ember_tokenizer **tokenizer,
                                                            ember_tokenizer_corpus *corpus);
-
-/** Frees what a call gave to the caller. NULL is fine. */
-EMBER_API void ember_free(void *p);
 
 #ifdef __cplusplus
 }

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdio.h>
 
+#include "base/alloc.h"
 #include "base/cpu.h"
 #include "base/interrupt.h"
 #include "base/log.h"
@@ -47,6 +48,11 @@ void ember_quiet(bool quiet)
 void ember_interrupt(void)
 {
     em_interrupt_set(true);
+}
+
+void ember_free(void *p)
+{
+    em_free(p);
 }
 
 ember_status em_runtime_open(const ember_runtime *options, bool bf16_default,

@@ -118,11 +118,6 @@ ember_status ember_model_encode(ember_model *model, const char *text, size_t n, 
     return EMBER_OK;
 }
 
-void ember_ids_free(int32_t *ids)
-{
-    em_free(ids);
-}
-
 ember_status em_api_engine(ember_model *model, size_t n, struct em_engine **engine)
 {
     struct em_engine **place = n > 1 ? &model->batch : &model->engine;

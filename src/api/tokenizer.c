@@ -217,8 +217,3 @@ ember_status ember_tokenizer_train(const char *const *paths, size_t path_count,
     if (corpus) *corpus = c.read;
     return EMBER_OK;
 }
-
-void ember_free(void *p)
-{
-    em_free(p);
-}
