@@ -60,7 +60,7 @@ static void stop_strings_are_not_shown(void **state)
     (void)state;
     // A text with a letter after its first byte: most random ones have one.
     struct program_result r;
-    char seed[8], stop[2] = {0};
+    char seed[16], stop[2] = {0};
     for (int i = 1;; i++) {
         assert_true(i < 30);
         snprintf(seed, sizeof seed, "%d", i);
