@@ -12,6 +12,7 @@
 #include "kernels/gemm.h"
 #include "models/family.h"
 #include "nn/build.h"
+#include "train/optimizer.h"
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static ember_status started;
@@ -23,6 +24,7 @@ static void start(void)
     started = em_isa_choose(&isa);
     if (started == EMBER_OK) started = em_nn_register();
     if (started == EMBER_OK) started = em_models_register();
+    if (started == EMBER_OK) started = em_train_register();
     if (started == EMBER_OK) started = em_infer_register();
     // Other threads see the failure too, so the message must not stay with this one.
     if (started != EMBER_OK)

@@ -1,0 +1,45 @@
+// Where a step's tokens come from: text that is sampled, or a file that fixes every batch.
+#ifndef EM_TRAIN_BATCHES_H
+#define EM_TRAIN_BATCHES_H
+
+#include "data/ids.h"
+#include "data/sampler.h"
+#include "train/recipe.h"
+
+struct em_batches {
+    bool text; // from `dataset`; else from `ids`
+    struct em_dataset dataset;
+    struct em_sampler *sampler;
+    struct em_ids_source ids;
+    size_t batch, seq; // rows a step, tokens a row
+    uint64_t scored;   // places of a step that have a target
+    uint64_t slices;   // steps that there are batches for; 0: as many as wanted
+};
+
+// The tokenizer of a run, and whether it was trained here. NULL: the data are ids and there is
+// none. `folder`: of the model or the state, NULL for a new model; `vocabulary`: what the model's
+// config asks for, 0: nothing.
+struct em_tokenizer_choice {
+    struct em_tokenizer *tokenizer; // owned
+    const char *from;               // the folder or file whose files are taken as they are, or NULL
+    bool trained;
+};
+ember_status em_choose_tokenizer(const struct em_recipe *recipe, const char *folder,
+                                 size_t vocabulary, struct em_pool *pool,
+                                 struct em_tokenizer_choice *out) EMBER_CHECKED;
+
+// Fills *b where it stays: it must not be moved. `cache`: folder for tokenised text, NULL: kept in
+// memory. The recipe and the tokenizer are borrowed.
+ember_status em_batches_open(const struct em_recipe *recipe, const struct em_tokenizer *tokenizer,
+                             size_t vocabulary, const char *cache, bool tidy, struct em_pool *pool,
+                             struct em_batches *b) EMBER_CHECKED;
+void em_batches_close(struct em_batches *b);
+
+// Rows [first, first + rows) of a step.
+ember_status em_batches_fill(const struct em_batches *b, uint64_t step, size_t first, size_t rows,
+                             struct em_packed *out) EMBER_CHECKED;
+
+// What the data are, for a run that goes on: another hash is other data.
+uint64_t em_batches_hash(const struct em_batches *b);
+
+#endif

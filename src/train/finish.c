@@ -1,0 +1,102 @@
+// The end of a run: scores of the last weights, and what is written about them.
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "train/run.h"
+#include "train/run_report.h"
+
+static json_t *number(double v)
+{
+    return isfinite(v) ? json_real(v) : json_null();
+}
+
+static json_t *domains_json(const struct em_training *t, const struct em_score *scores)
+{
+    json_t *list = json_array();
+    for (size_t d = 0; list && t->untrained && d < t->batches.dataset.count; d++) {
+        const struct em_score *s = &scores[d];
+        json_array_append_new(
+            list, json_pack("{s:s, s:I, s:I, s:o, s:o, s:o}", "domain",
+                            t->batches.dataset.domains[d].name, "bytes",
+                            (json_int_t)(s->bytes + 0.5), "tokens", (json_int_t)s->tokens, "nats",
+                            number(s->tokens ? s->nats / (double)s->tokens : (double)NAN), "bpb",
+                            number(em_score_bpb(s)), "untrained_bpb",
+                            number(em_score_bpb(&t->untrained[d]))));
+    }
+    return list;
+}
+
+ember_status em_write_eval(const struct em_training *t, const struct em_score *scores)
+{
+    char *path = em_path_join(t->run.dir, "logs/eval.json");
+    json_t *list = domains_json(t, scores);
+    const ember_status status =
+        path && list ? em_json_write(path, list, 2) : em_fail(EMBER_E_NOMEM, "out of memory");
+    json_decref(list);
+    em_free(path);
+    return status;
+}
+
+// The scores of the last weights, on the text that the untrained model was scored on.
+static ember_status score(struct em_training *t, struct em_score *scores,
+                          struct em_expert_view *views)
+{
+    const struct em_evaluation e = {.dataset = &t->batches.dataset,
+                                    .context = t->context,
+                                    .limit = t->recipe.train.final_eval_tokens,
+                                    .experts = views};
+    em_progress(false, "scoring the trained model on held-out text");
+    EM_TRY(em_evaluate(&t->stepper, &e, scores));
+    EM_TRY(em_write_held_out(t->run.dir, &e, t->stepper.packed.capacity));
+    return em_write_eval(t, scores);
+}
+
+static json_t *result_json(const struct em_training *t, const struct em_score *scores)
+{
+    const struct em_progress *p = &t->progress;
+    return json_pack("{s:s, s:I, s:I, s:f, s:f, s:o, s:I, s:o}", "folder", t->run.dir, "steps",
+                     (json_int_t)p->step, "tokens", (json_int_t)p->tokens, "seconds", p->seconds,
+                     "loss", p->last_loss, "best_bpb", number(p->best), "best_step",
+                     (json_int_t)p->best_step, "domains", domains_json(t, scores));
+}
+
+static ember_status write_all(struct em_training *t, const struct em_score *scores,
+                              const struct em_expert_view *views, struct em_train_result *result)
+{
+    struct em_run_report r;
+    EM_TRY(em_run_report_open(t, scores, views, &r));
+    ember_status status = em_run_report_write(&r, t->run.dir);
+    if (status == EMBER_OK) status = em_run_report_sketch(&r, STDOUT_FILENO, &result->text);
+    em_run_report_close(&r);
+    if (status == EMBER_OK) status = em_write_card(t, scores);
+    if (status == EMBER_OK)
+        status = em_buf_printf(&result->text, "model   %s\nreport  %s/report.html\n", t->run.dir,
+                               t->run.dir);
+    if (status == EMBER_OK && !(result->json = result_json(t, scores)))
+        status = em_fail(EMBER_E_NOMEM, "out of memory");
+    return status;
+}
+
+ember_status em_run_finish(struct em_training *t, struct em_train_result *result)
+{
+    const size_t domains = t->untrained ? t->batches.dataset.count : 0;
+    struct em_score *scores = em_calloc(domains + 1, sizeof *scores);
+    struct em_expert_view *views = NULL;
+    ember_status status = scores ? EMBER_OK : EMBER_E_NOMEM;
+    if (status == EMBER_OK && domains) {
+        status = em_expert_views_new(&t->stepper, &t->batches.dataset, &views);
+        if (status == EMBER_OK) status = score(t, scores, views);
+    } else if (status == EMBER_OK) {
+        // Nothing is held out, so the best weights that are known are the last.
+        status = em_run_save_best(t);
+        if (status == EMBER_OK) status = em_write_eval(t, scores);
+    }
+    if (status == EMBER_OK) status = write_all(t, scores, views, result);
+    em_expert_views_free(views, t->stepper.n_routers);
+    em_free(scores);
+    return status;
+}

@@ -1,0 +1,101 @@
+// A run of training: what the parts of the trainer share.
+#ifndef EM_TRAIN_RUN_H
+#define EM_TRAIN_RUN_H
+
+#include "train/evaluate.h"
+#include "train/run_log.h"
+#include "train/trainer.h"
+
+// How far a run is; a training state holds it.
+struct em_progress {
+    uint64_t step, steps, tokens; // done, in all, trained on
+    uint64_t evaluated;           // the last step after which held-out text was scored
+    double seconds;               // of training
+    double best;                  // mean bits per byte on held-out text, NAN before the first
+    uint64_t best_step;
+    double last_loss;
+};
+
+// What a run needs and takes, before it begins.
+struct em_forecast {
+    size_t parameters, active;
+    size_t weights, gradients, optimizer, packed, activations, scratch, text, other, memory;
+    uint64_t free_memory; // 0: not known
+    uint64_t disk, free_disk;
+    double step_seconds;       // measured; 0: not
+    double evaluation_seconds; // of a token on held-out text
+    double total_seconds;
+};
+
+struct em_run_state { // of the folder that a run writes to
+    char *dir;
+    int lock;                         // -1: not held
+    char *state;                      // folder of the state to go on from, or NULL
+    uint64_t train_bytes, eval_bytes; // of the logs, in that state
+    uint64_t data_hash;
+};
+
+struct em_training {
+    const struct em_train_job *job;
+    struct em_recipe recipe;
+    struct em_run_state run;
+    struct em_tokenizer_choice tokenizer;
+    struct em_batches batches;
+    struct em_model *model;
+    struct em_trainable trainable;
+    struct em_stepper stepper;
+    bool bf16;
+    double peak_flops; // of all threads in the format of the run
+    struct em_forecast forecast;
+    struct em_progress progress;
+    struct em_run_log log;
+    struct em_score *untrained; // [domains], NULL without held-out text
+    size_t context;             // of evaluation windows
+};
+
+// ---- run_folder.c: the run's folder ----
+
+// Takes the folder: absent or empty, or one to go on from; opens the recipe.
+ember_status em_run_open(struct em_training *t) EMBER_CHECKED;
+void em_run_close(struct em_run_state *r);
+
+// ---- setup.c: everything that the recipe names ----
+
+ember_status em_training_setup(struct em_training *t) EMBER_CHECKED;
+void em_training_deinit(struct em_training *t);
+
+// ---- forecast.c ----
+
+ember_status em_forecast_memory(struct em_training *t) EMBER_CHECKED;
+// Measures a few steps, and from them fixes the number of steps and the time.
+ember_status em_forecast_time(struct em_training *t) EMBER_CHECKED;
+// EMBER_E_IO: there is no room for the states.
+ember_status em_forecast_disk(struct em_training *t) EMBER_CHECKED;
+ember_status em_forecast_print(const struct em_training *t, struct em_buf *out) EMBER_CHECKED;
+json_t *em_forecast_json(const struct em_training *t);     // NULL: out of memory
+uint64_t em_evaluation_every(const struct em_training *t); // steps between evaluations; 0: none
+
+// ---- run_state.c: training states ----
+
+ember_status em_run_save(struct em_training *t) EMBER_CHECKED;
+// The moments of the state in t->run.state, whose model and progress are there already; the
+// folder's model becomes that state's.
+ember_status em_run_load(struct em_training *t) EMBER_CHECKED;
+// Progress and the untrained model's scores.
+ember_status em_run_load_progress(struct em_training *t) EMBER_CHECKED;
+// Puts config and tokenizer into the run's folder; later ones are copied from there.
+ember_status em_run_begin_folder(struct em_training *t) EMBER_CHECKED;
+// DIR/best from the weights as they are.
+ember_status em_run_save_best(struct em_training *t) EMBER_CHECKED;
+
+// ---- finish.c: what a finished run leaves ----
+
+ember_status em_run_finish(struct em_training *t, struct em_train_result *result) EMBER_CHECKED;
+// logs/eval.json: one object a domain.
+ember_status em_write_eval(const struct em_training *t,
+                           const struct em_score *scores) EMBER_CHECKED;
+// README.md, the model's card.
+ember_status em_write_card(const struct em_training *t,
+                           const struct em_score *scores) EMBER_CHECKED;
+
+#endif

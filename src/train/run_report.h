@@ -1,0 +1,30 @@
+// report.html and report.json of a run, from its logs and its last evaluation.
+#ifndef EM_TRAIN_RUN_REPORT_H
+#define EM_TRAIN_RUN_REPORT_H
+
+#include "base/arena.h"
+#include "report/report.h"
+#include "train/run.h"
+
+struct em_run_report {
+    struct em_report report; // points into the arena and the run
+    struct em_arena arena;
+};
+
+// `scores` and `views` are those of the last evaluation; views NULL: nothing is held out.
+ember_status em_run_report_open(struct em_training *t, const struct em_score *scores,
+                                const struct em_expert_view *views,
+                                struct em_run_report *r) EMBER_CHECKED;
+void em_run_report_close(struct em_run_report *r);
+ember_status em_run_report_write(const struct em_run_report *r, const char *dir) EMBER_CHECKED;
+// The curve and the tables for the terminal behind a file descriptor.
+ember_status em_run_report_sketch(const struct em_run_report *r, int fd,
+                                  struct em_buf *out) EMBER_CHECKED;
+
+// ---- run_curves.c: what logs/*.jsonl say ----
+
+// Curves, load_steps and the layers' load. The layers are there already.
+ember_status em_run_curves(struct em_training *t, struct em_run_report *r,
+                           struct em_report_layer *layers) EMBER_CHECKED;
+
+#endif

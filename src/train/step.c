@@ -1,0 +1,224 @@
+#include "train/step.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/alloc.h"
+
+static ember_status prepare_routers(struct em_stepper *s)
+{
+    s->n_routers = em_program_routers(s->program, &s->routers);
+    if (!s->n_routers) return EMBER_OK;
+    s->figures = em_calloc(s->n_routers, sizeof *s->figures);
+    if (!s->figures) return EMBER_E_NOMEM;
+    for (size_t i = 0; i < s->n_routers; i++) {
+        s->figures[i].load = em_calloc(s->routers[i].routing.n_experts, sizeof(uint64_t));
+        if (!s->figures[i].load) return EMBER_E_NOMEM;
+    }
+    return EMBER_OK;
+}
+
+ember_status em_stepper_open(struct em_model *model, struct em_trainable *trainable,
+                             const struct em_stepper_options *o, struct em_stepper *out)
+{
+    struct em_stepper s = {.model = model, .trainable = trainable, .options = *o};
+    const size_t rows = (o->batch + o->accumulate - 1) / o->accumulate; // of a part, at most
+    size_t tokens;
+    if (!em_mul_size(rows, o->seq, &tokens))
+        return em_fail(EMBER_E_NOMEM, "a batch of %zu sequences of %zu tokens is too large",
+                       o->batch, o->seq);
+    EM_TRY(em_program_create(&(struct em_program_options){.backend = o->backend,
+                                                          .pool = o->pool,
+                                                          .packs = model->packs,
+                                                          .max_tokens = tokens,
+                                                          .max_sequences = tokens,
+                                                          .gradients = true,
+                                                          .recompute = o->recompute,
+                                                          .bf16 = o->bf16},
+                             &s.program));
+    ember_status status = em_model_record(model, s.program, EM_HEAD_LOSS, &s.outputs);
+    if (status == EMBER_OK && !s.outputs.nll)
+        status = em_fail(EMBER_E_UNSUPPORTED,
+                         "%s: the model reads `inputs` instead of tokens; training needs tokens",
+                         model->name);
+    if (status == EMBER_OK) status = em_program_plan(s.program, NULL);
+    if (status == EMBER_OK) status = prepare_routers(&s);
+    if (status == EMBER_OK) status = em_packed_reserve(&s.packed, tokens);
+    if (status != EMBER_OK) {
+        em_stepper_close(&s);
+        return status;
+    }
+    *out = s;
+    return EMBER_OK;
+}
+
+ember_status em_stepper_allocate(struct em_stepper *s)
+{
+    return em_program_allocate(s->program);
+}
+
+void em_stepper_close(struct em_stepper *s)
+{
+    for (size_t i = 0; s->figures && i < s->n_routers; i++)
+        em_free(s->figures[i].load);
+    em_free(s->figures);
+    em_packed_deinit(&s->packed);
+    em_program_destroy(s->program);
+    *s = (struct em_stepper){0};
+}
+
+// ---- routers ----
+
+void em_router_figures_reset(struct em_router_figures *f, size_t experts)
+{
+    uint64_t *load = f->load;
+    memset(load, 0, experts * sizeof *load);
+    *f = (struct em_router_figures){.load = load};
+}
+
+void em_router_figures_add(struct em_router_figures *f, const struct em_router_record *r,
+                           uint64_t tokens)
+{
+    const int32_t *offset = em_i32(r->routing.plan);
+    const float *stats = em_f32(r->stats);
+    const double weight = (double)tokens;
+    for (size_t e = 0; e < r->routing.n_experts; e++)
+        f->load[e] += (uint64_t)(offset[e + 1] - offset[e]);
+    f->slots += (uint64_t)offset[r->routing.n_experts];
+    f->tokens += tokens;
+    f->aux += weight * (double)stats[0];
+    f->z += weight * (double)stats[1];
+    f->token_entropy += weight * (double)stats[2];
+    f->marginal_entropy += weight * (double)stats[3];
+}
+
+double em_max_violation(const struct em_router_figures *f, size_t experts)
+{
+    uint64_t most = 0;
+    for (size_t e = 0; e < experts; e++)
+        if (f->load[e] > most) most = f->load[e];
+    return f->slots ? (double)experts * (double)most / (double)f->slots - 1 : 0;
+}
+
+// Slots that expert e got in all layers that use this bias.
+static uint64_t load_of(const struct em_stepper *s, const ember_tensor *bias, size_t e)
+{
+    uint64_t load = 0;
+    for (size_t i = 0; i < s->n_routers; i++)
+        if (s->routers[i].bias == bias) load += s->figures[i].load[e];
+    return load;
+}
+
+void em_update_selection_bias(const struct em_stepper *s)
+{
+    for (size_t i = 0; i < s->n_routers; i++) {
+        const struct em_router_record *r = &s->routers[i];
+        bool seen = false;
+        for (size_t j = 0; j < i && !seen; j++)
+            seen = s->routers[j].bias == r->bias;
+        if (!r->bias || !(r->bias_rate > 0) || seen) continue;
+        const size_t E = r->routing.n_experts;
+        uint64_t slots = 0;
+        for (size_t e = 0; e < E; e++)
+            slots += load_of(s, r->bias, e);
+        for (size_t e = 0; e < E; e++) {
+            const uint64_t share =
+                load_of(s, r->bias, e) * E; // compared as integers: ties are ties
+            if (share < slots) em_f32(r->bias)[e] += r->bias_rate;
+            if (share > slots) em_f32(r->bias)[e] -= r->bias_rate;
+        }
+    }
+}
+
+// ---- the step ----
+
+// Adds up in the order of places, in double.
+static double sum_nll(const struct em_stepper *s, const ember_batch *b, uint64_t *scored)
+{
+    double sum = 0;
+    for (size_t t = 0; t < b->n_tokens; t++) {
+        if (b->targets[t] < 0) continue;
+        sum += (double)em_f32(s->outputs.nll)[t];
+        ++*scored;
+    }
+    return sum;
+}
+
+ember_status em_stepper_evaluate(struct em_stepper *s, double *nats, uint64_t *scored)
+{
+    const struct em_run run = {.batch = &s->packed.batch, .loss_scale = 1, .seed = s->options.seed};
+    EM_TRY(em_program_forward(s->program, &run));
+    *scored = 0;
+    *nats = sum_nll(s, &s->packed.batch, scored);
+    return EMBER_OK;
+}
+
+static ember_status not_finite_loss(struct em_stepper *s, uint64_t step)
+{
+    char where[256];
+    em_find_not_finite(s, &s->packed.batch, where, sizeof where);
+    return em_fail(EMBER_E_NUMERIC, "step %llu: the loss is not finite: %s",
+                   (unsigned long long)(step + 1), where);
+}
+
+static ember_status not_finite_gradient(const struct em_stepper *s, uint64_t step, double norm)
+{
+    size_t count = 0;
+    const struct em_param *p = em_trainable_find_bad(s->trainable, false, &count);
+    if (!p)
+        return em_fail(EMBER_E_NUMERIC, "step %llu: the gradient's norm is %g",
+                       (unsigned long long)(step + 1), norm);
+    return em_fail(
+        EMBER_E_NUMERIC, "step %llu: %zu of the %zu values of the gradient of %s are not finite",
+        (unsigned long long)(step + 1), count, ember_tensor_count(&p->tensor), p->tensor.name);
+}
+
+static ember_status run_part(struct em_stepper *s, const struct em_step_request *q, size_t part,
+                             struct em_step_figures *sum)
+{
+    const struct em_batches *b = q->batches;
+    const size_t first = part * b->batch / s->options.accumulate,
+                 end = (part + 1) * b->batch / s->options.accumulate;
+    EM_TRY(em_batches_fill(b, q->step, first, end - first, &s->packed));
+    const ember_batch *batch = &s->packed.batch;
+    EM_TRY(em_program_forward(s->program,
+                              &(struct em_run){.batch = batch,
+                                               .training = true,
+                                               .gradients = true,
+                                               .loss_scale = 1 / (double)b->scored,
+                                               .aux_scale = 1 / (double)s->options.accumulate,
+                                               .seed = s->options.seed,
+                                               .step = q->step * s->options.accumulate + part}));
+    uint64_t scored = 0;
+    const double nats = sum_nll(s, batch, &scored);
+    if (!isfinite(nats)) return not_finite_loss(s, q->step);
+    for (size_t i = 0; i < s->n_routers; i++)
+        em_router_figures_add(&s->figures[i], &s->routers[i], batch->n_tokens);
+    EM_TRY(em_program_backward(s->program));
+    sum->loss += nats / (double)b->scored;
+    sum->bytes += em_packed_bytes(&s->packed);
+    sum->tokens += batch->n_tokens;
+    return EMBER_OK;
+}
+
+ember_status em_step(struct em_stepper *s, const struct em_step_request *q,
+                     struct em_step_figures *out)
+{
+    struct em_step_figures sum = {0};
+    em_trainable_zero_gradients(s->trainable);
+    for (size_t i = 0; i < s->n_routers; i++)
+        em_router_figures_reset(&s->figures[i], s->routers[i].routing.n_experts);
+    for (size_t part = 0; part < s->options.accumulate; part++)
+        EM_TRY(run_part(s, q, part, &sum));
+    sum.grad_norm = em_trainable_norm(s->trainable);
+    if (!isfinite(sum.grad_norm)) return not_finite_gradient(s, q->step, sum.grad_norm);
+    const double scale = q->clip > 0 && sum.grad_norm > q->clip ? q->clip / sum.grad_norm : 1;
+    const struct em_update_step update = {q->step + 1, q->lr, scale};
+    em_trainable_update(s->trainable, &update, q->dry);
+    if (q->dry)
+        em_trainable_zero_moments(s->trainable);
+    else
+        em_update_selection_bias(s);
+    *out = sum;
+    return EMBER_OK;
+}

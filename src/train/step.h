@@ -1,0 +1,81 @@
+// One training step: batches in, parameters changed, figures out.
+#ifndef EM_TRAIN_STEP_H
+#define EM_TRAIN_STEP_H
+
+#include "data/packed.h"
+#include "ops/program.h"
+#include "train/batches.h"
+#include "train/parameters.h"
+
+// What a router did in a step, or over several.
+struct em_router_figures {
+    uint64_t *load; // [E] slots
+    uint64_t slots, tokens;
+    double aux, z, token_entropy, marginal_entropy; // sums weighted by tokens; unscaled
+};
+
+struct em_stepper_options {
+    enum em_backend backend;
+    struct em_pool *pool;
+    bool bf16, recompute;
+    size_t batch, seq, accumulate; // accumulate: parts that a batch is computed in
+    uint64_t seed;
+};
+
+// The recorded pass over a model, and what training and evaluation share.
+struct em_stepper {
+    struct em_model *model;         // borrowed
+    struct em_trainable *trainable; // borrowed
+    struct em_program *program;
+    struct em_model_outputs outputs;
+    struct em_packed packed;
+    const struct em_router_record *routers; // borrowed from the program
+    size_t n_routers;
+    struct em_router_figures *figures; // [n_routers] of the last step
+    struct em_stepper_options options;
+};
+
+// Records and plans; em_stepper_allocate() takes the memory.
+ember_status em_stepper_open(struct em_model *model, struct em_trainable *trainable,
+                             const struct em_stepper_options *options,
+                             struct em_stepper *s) EMBER_CHECKED;
+ember_status em_stepper_allocate(struct em_stepper *s) EMBER_CHECKED;
+void em_stepper_close(struct em_stepper *s);
+
+struct em_step_request {
+    const struct em_batches *batches;
+    uint64_t step; // 0: the first
+    double lr, clip;
+    bool dry; // for timing: all the work, but parameters stay, and moments are zero afterwards
+};
+struct em_step_figures {
+    double loss;      // mean over scored places, nats
+    double bytes;     // raw bytes that the targets stand for; 0: not known
+    double grad_norm; // before clipping
+    uint64_t tokens;
+};
+// EMBER_E_NUMERIC: the loss or a gradient is not finite. Parameters and moments are then as before
+// the step; the message names the step, the layer and the tensor.
+ember_status em_step(struct em_stepper *s, const struct em_step_request *request,
+                     struct em_step_figures *out) EMBER_CHECKED;
+
+// A forward pass alone in evaluation mode over the stepper's own batch `packed`; the sum of its
+// negative log-likelihoods in nats.
+ember_status em_stepper_evaluate(struct em_stepper *s, double *nats,
+                                 uint64_t *scored) EMBER_CHECKED;
+
+void em_router_figures_reset(struct em_router_figures *f, size_t experts);
+// Adds what a router did in the program's last forward pass.
+void em_router_figures_add(struct em_router_figures *f, const struct em_router_record *r,
+                           uint64_t tokens);
+double em_max_violation(const struct em_router_figures *f, size_t experts); // E max f - 1
+
+// Moves selection biases towards balance by the loads of the last step: b += rate sign(mean load -
+// load). A bias that several layers share sees the sum of their loads.
+void em_update_selection_bias(const struct em_stepper *s);
+
+// Where the numbers of the present batch go wrong first, as text for a message: the weights, or
+// the output of an operation.
+void em_find_not_finite(struct em_stepper *s, const ember_batch *batch, char *text, size_t size);
+
+#endif

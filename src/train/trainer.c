@@ -1,0 +1,240 @@
+#include "train/trainer.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "train/run.h"
+
+void em_train_result_deinit(struct em_train_result *r)
+{
+    em_buf_deinit(&r->text);
+    json_decref(r->json);
+    *r = (struct em_train_result){0};
+}
+
+// What the progress line shows, smoothed over about 20 steps.
+struct display {
+    double loss, bpb, step_seconds, weight;
+};
+
+static void blend(double *mean, double value, double weight)
+{
+    *mean += (value - *mean) * weight;
+}
+
+static void update_display(struct display *d, double loss, double bpb, double seconds)
+{
+    d->weight = fmax(0.05, 1 / (1 / (d->weight > 0 ? d->weight : (double)INFINITY) + 1));
+    blend(&d->loss, loss, d->weight);
+    blend(&d->bpb, bpb, d->weight);
+    blend(&d->step_seconds, seconds, d->weight);
+}
+
+static void show(const struct em_training *t, const struct display *d, const char *what, bool done)
+{
+    const struct em_progress *p = &t->progress;
+    char bpb[32] = "", mfu[32] = "";
+    const double tokens = (double)t->batches.batch * (double)t->batches.seq / d->step_seconds;
+    const double share = 6 * (double)t->forecast.active * tokens / t->peak_flops;
+    const uint64_t left = (uint64_t)((double)(p->steps - p->step) * d->step_seconds + 0.5);
+    if (isfinite(d->bpb)) snprintf(bpb, sizeof bpb, "  %.3f bits/byte", d->bpb);
+    if (isfinite(share)) snprintf(mfu, sizeof mfu, "  MFU %.0f %%", 100 * share);
+    em_progress(done, "step %llu/%llu  loss %.4f%s  %.0f tokens/s%s  %llu:%02llu left%s",
+                (unsigned long long)p->step, (unsigned long long)p->steps, d->loss, bpb, tokens,
+                mfu, (unsigned long long)(left / 60), (unsigned long long)(left % 60), what);
+}
+
+static uint64_t warmup_steps(const struct em_training *t)
+{
+    const double w = t->recipe.train.warmup, steps = (double)t->progress.steps;
+    return (uint64_t)fmin(w < 1 ? floor(w * steps + 0.5) : floor(w), steps);
+}
+
+static ember_status one_step(struct em_training *t, struct display *d)
+{
+    struct em_progress *p = &t->progress;
+    const struct em_train_settings *o = &t->recipe.train;
+    struct em_step_figures figures;
+    const double start = em_clock_seconds(),
+                 lr = em_learning_rate(t->recipe.schedule, t->recipe.schedule_options, o->lr,
+                                       p->step, p->steps, warmup_steps(t));
+    EM_TRY(em_step(&t->stepper,
+                   &(struct em_step_request){
+                       .batches = &t->batches, .step = p->step, .lr = lr, .clip = o->clip},
+                   &figures));
+    const double seconds = em_clock_seconds() - start;
+    p->step++;
+    p->tokens += figures.tokens;
+    p->seconds += seconds;
+    p->last_loss = figures.loss;
+    const double rate = (double)figures.tokens / seconds;
+    const double nats = figures.loss * (double)t->batches.scored;
+    const double bpb = figures.bytes > 0 ? nats / log(2.0) / figures.bytes : (double)NAN;
+    update_display(d, figures.loss, bpb, seconds);
+    if (p->step % o->log_every && p->step != p->steps) return EMBER_OK;
+    const uint64_t layers_every = p->steps / 200 + 1;
+    return em_run_log_step(
+        &t->log, &(struct em_log_line){.step = p->step,
+                                       .tokens = p->tokens,
+                                       .loss = figures.loss,
+                                       .bpb = bpb,
+                                       .lr = lr,
+                                       .grad_norm = figures.grad_norm,
+                                       .seconds = p->seconds,
+                                       .tokens_per_s = rate,
+                                       .mfu = 6 * (double)t->forecast.active * rate / t->peak_flops,
+                                       .stepper = &t->stepper,
+                                       .layers = p->step % layers_every == 0 || p->step == 1 ||
+                                                 p->step == p->steps});
+}
+
+static ember_status evaluate(struct em_training *t)
+{
+    struct em_progress *p = &t->progress;
+    const struct em_dataset *data = &t->batches.dataset;
+    const struct em_evaluation e = {
+        .dataset = data, .context = t->context, .limit = t->recipe.train.eval_tokens};
+    struct em_score *scores = em_calloc(data->count, sizeof *scores);
+    if (!scores) return EMBER_E_NOMEM;
+    ember_status status = em_evaluate(&t->stepper, &e, scores);
+    if (status == EMBER_OK) status = em_run_log_eval(&t->log, p->step, p->tokens, data, scores);
+    const double bpb = em_mean_bpb(scores, data->count);
+    em_free(scores);
+    EM_TRY(status);
+    p->evaluated = p->step;
+    if (!(bpb >= p->best)) { // NAN: there is none yet
+        p->best = bpb;
+        p->best_step = p->step;
+        return em_run_save_best(t);
+    }
+    return EMBER_OK;
+}
+
+static bool evaluation_is_due(const struct em_training *t)
+{
+    const uint64_t every = em_evaluation_every(t), step = t->progress.step;
+    return every && step && t->progress.evaluated != step &&
+           (step % every == 0 || step == t->progress.steps);
+}
+
+static ember_status stop_here(struct em_training *t)
+{
+    EM_TRY(em_run_save(t));
+    em_note("stopped after step %llu of %llu; --resume goes on from there",
+            (unsigned long long)t->progress.step, (unsigned long long)t->progress.steps);
+    return em_fail(EMBER_E_INTERRUPTED, "stopped after step %llu",
+                   (unsigned long long)t->progress.step);
+}
+
+// A step that failed has changed nothing, so what was before it is good, and is kept.
+static ember_status keep_good_state(struct em_training *t)
+{
+    char why[1024];
+    snprintf(why, sizeof why, "%s", ember_last_error());
+    if (em_run_save(t) != EMBER_OK)
+        return em_fail(EMBER_E_NUMERIC, "%s; the state before it could not be saved: %s", why,
+                       ember_last_error());
+    return em_fail(EMBER_E_NUMERIC,
+                   "%s; the state after step %llu is kept: --resume with a smaller train.lr may go "
+                   "on from it",
+                   why, (unsigned long long)t->progress.step);
+}
+
+static ember_status loop(struct em_training *t)
+{
+    struct em_progress *p = &t->progress;
+    const struct em_train_settings *o = &t->recipe.train;
+    struct display d = {0};
+    double saved = em_clock_seconds();
+    bool dirty = false; // steps that no state has
+    for (;;) {
+        if (evaluation_is_due(t)) {
+            const ember_status status = evaluate(t);
+            if (status == EMBER_E_INTERRUPTED) return stop_here(t);
+            EM_TRY(status);
+            dirty = true;
+        }
+        const bool due = o->save_every ? p->step % o->save_every == 0
+                                       : em_clock_seconds() - saved >= o->save_minutes * 60;
+        if (dirty && (due || p->step >= p->steps)) {
+            EM_TRY(em_run_save(t));
+            saved = em_clock_seconds();
+            dirty = false;
+        }
+        if (p->step >= p->steps) break;
+        if (em_interrupted()) return stop_here(t);
+        const ember_status status = one_step(t, &d);
+        if (status == EMBER_E_NUMERIC) return keep_good_state(t);
+        EM_TRY(status);
+        dirty = true;
+        show(t, &d, "", p->step == p->steps);
+    }
+    return EMBER_OK;
+}
+
+// The scores of the model before its first step.
+static ember_status score_untrained(struct em_training *t)
+{
+    if (!t->untrained || t->run.state) return EMBER_OK; // a state has them
+    const struct em_evaluation e = {.dataset = &t->batches.dataset,
+                                    .context = t->context,
+                                    .limit = t->recipe.train.final_eval_tokens};
+    em_progress(false, "scoring the untrained model on held-out text");
+    EM_TRY(em_evaluate(&t->stepper, &e, t->untrained));
+    return em_run_log_eval(&t->log, 0, 0, e.dataset, t->untrained);
+}
+
+static ember_status tell_forecast(const struct em_training *t, struct em_train_result *result)
+{
+    struct em_buf text = {0};
+    ember_status status = em_forecast_print(t, &text);
+    if (status == EMBER_OK && t->job->dry_run) {
+        result->text = text;
+        result->json = em_forecast_json(t);
+        return result->json ? EMBER_OK : em_fail(EMBER_E_NOMEM, "out of memory");
+    }
+    for (char *line = text.data; status == EMBER_OK && line && *line;) {
+        char *end = line;
+        while (*end && *end != '\n')
+            end++;
+        const char last = *end;
+        *end = '\0';
+        em_note("%s", line);
+        line = last ? end + 1 : end;
+    }
+    em_buf_deinit(&text);
+    return status;
+}
+
+static ember_status run(struct em_training *t, struct em_train_result *result)
+{
+    EM_TRY(em_run_open(t));
+    EM_TRY(em_training_setup(t));
+    EM_TRY(em_forecast_memory(t));
+    EM_TRY(em_stepper_allocate(&t->stepper));
+    EM_TRY(em_forecast_time(t));
+    EM_TRY(em_forecast_disk(t));
+    EM_TRY(tell_forecast(t, result));
+    if (t->job->dry_run) return EMBER_OK;
+    if (t->run.state) EM_TRY(em_run_load(t));
+    EM_TRY(em_run_begin_folder(t));
+    EM_TRY(em_run_log_open(t->run.dir, t->run.train_bytes, t->run.eval_bytes, t->progress.step,
+                           &t->log));
+    EM_TRY(score_untrained(t));
+    EM_TRY(loop(t));
+    return em_run_finish(t, result);
+}
+
+ember_status em_train(const struct em_train_job *job, struct em_train_result *result)
+{
+    struct em_training t = {.job = job, .progress = {.best = (double)NAN}, .run = {.lock = -1}};
+    *result = (struct em_train_result){0};
+    const ember_status status = run(&t, result);
+    em_training_deinit(&t);
+    if (status != EMBER_OK) em_train_result_deinit(result);
+    return status;
+}
