@@ -107,6 +107,43 @@ EMBER_API EMBER_CHECKED ember_status
 ember_generate_file(ember_model *model, const char *prompts, const char *answers,
                     const ember_generate_file_options *options);
 
+/** Start from {0}. */
+typedef struct ember_eval_options {
+    size_t context; /**< tokens of a window; 0: 2048 or the model's context, whichever is less, or
+                         512 with llama_windows */
+    bool llama_windows; /**< score as llama.cpp's perplexity does; see ember_eval() */
+} ember_eval_options;
+
+/** How well a text is predicted. Nats per token: nats / tokens; perplexity: exp of that; bits per
+ * byte: nats / (ln 2 * bytes). */
+typedef struct ember_evaluation {
+    double nats;     /**< sum of -log p over the scored tokens */
+    uint64_t tokens; /**< scored */
+    uint64_t windows;
+    double bytes; /**< raw bytes that they stand for */
+} ember_evaluation;
+
+/**
+ * Scores texts: every token once, in windows of `context` that start from an empty state, each
+ * beginning with the token that the one before scored last. A document's first token is scored
+ * where the tokenizer puts a BOS in front. A text file is one document; of .jsonl every line is
+ * one.
+ *
+ * With llama_windows a file is read as it is (but for one newline at its end), cut into windows of
+ * `context` tokens side by side, whose first token is replaced by the BOS if the tokenizer has one
+ * in front; the second half of each is scored, `context - context / 2 - 1` tokens; what does not
+ * fill a window is left out.
+ *
+ * @param paths   files, folders or globs, n of them; with llama_windows files.
+ * @param scores  [n], written.
+ * @retval EMBER_E_STATE        the model has no tokenizer.
+ * @retval EMBER_E_SHAPE        llama_windows, and a text of fewer than two windows.
+ * @retval EMBER_E_INTERRUPTED  ember_interrupt() was called.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_eval(ember_model *model, const char *const *paths,
+                                                size_t n, const ember_eval_options *options,
+                                                ember_evaluation *scores);
+
 #ifdef __cplusplus
 }
 #endif

@@ -100,10 +100,15 @@ ember_status em_api_need_tokenizer(const ember_model *model)
                             : em_fail(model->tokenizer_status, "%s", model->tokenizer_problem);
 }
 
-ember_status em_api_encode(ember_model *model, const char *text, size_t n, struct em_ids *ids)
+ember_status em_api_need_encoder(ember_model *model)
 {
     EM_TRY(em_api_need_tokenizer(model));
-    if (!model->encoder) EM_TRY(em_encoder_create(model->tokenizer, &model->encoder));
+    return model->encoder ? EMBER_OK : em_encoder_create(model->tokenizer, &model->encoder);
+}
+
+ember_status em_api_encode(ember_model *model, const char *text, size_t n, struct em_ids *ids)
+{
+    EM_TRY(em_api_need_encoder(model));
     return em_encode(model->encoder, text, n, EM_ENCODE_DEFAULT, ids);
 }
 

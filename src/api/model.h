@@ -23,6 +23,8 @@ struct ember_model {
 
 // Fails with the reason why there is no tokenizer.
 ember_status em_api_need_tokenizer(const ember_model *model) EMBER_CHECKED;
+// model->encoder is there, and the tokenizer.
+ember_status em_api_need_encoder(ember_model *model) EMBER_CHECKED;
 // The ids of a prompt's text, appended.
 ember_status em_api_encode(ember_model *model, const char *text, size_t n,
                            struct em_ids *ids) EMBER_CHECKED;

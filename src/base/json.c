@@ -210,7 +210,10 @@ ember_status em_json_parse(const char *name, const char *text, size_t size, int 
         json_t *value =
             json_loadb(s.copy.data, s.copy.size,
                        JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
-        if (value)
+        if (value && starved) { // it can leave things out and go on
+            json_decref(value);
+            status = em_fail(EMBER_E_NOMEM, "%s: out of memory", name);
+        } else if (value)
             *out = value;
         else
             status = fail_as_jansson(&s, &error);

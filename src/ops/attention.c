@@ -5,6 +5,7 @@
 // Grouped queries: Ainslie et al. 2023, arXiv:2305.13245; blocks: Dao et al. 2022,
 // arXiv:2205.14135. A state's token is G keys, then G values, [2, G, K]: rotated already, so their
 // order is all that matters.
+#include <float.h>
 #include <math.h>
 
 #include "kernels/attention.h"
@@ -341,6 +342,9 @@ ember_status ember_attention(ember_flow *flow, ember_tensor *q, ember_tensor *k,
                              const ember_attention_options *options, ember_tensor **y)
 {
     EM_TRY(em_check_token_rows(flow, "attention", q));
+    if (!(options->scale >= 0 && options->scale <= (double)FLT_MAX))
+        return em_fail(EMBER_E_RANGE, "attention: the scale of scores cannot be %g",
+                       options->scale);
     struct em_call *c = em_call_new(flow, &em_op_attention, INPUTS);
     if (!c) return EMBER_E_NOMEM;
     c->in[Q] = q;

@@ -57,6 +57,17 @@ const struct em_op em_op_dispatch = {
     .backend = {[EM_CPU] = {forward, NULL}, [EM_REFERENCE] = {forward, NULL}},
 };
 
+ember_status em_check_plan(const struct em_call *c, const ember_tensor *plan, size_t n_experts,
+                           size_t pairs)
+{
+    if (!plan || plan->dtype != EMBER_I32 || plan->ndim != 1)
+        return em_fail(EMBER_E_SHAPE, "%s: the routing has no dispatch plan", c->op->name);
+    if (!n_experts || plan->dim[0] != em_plan_size(n_experts, pairs))
+        return em_fail(EMBER_E_SHAPE, "%s: the plan is not one of %zu rows for %zu experts",
+                       c->op->name, pairs, n_experts);
+    return EMBER_OK;
+}
+
 ember_status ember_dispatch(ember_flow *flow, ember_routing *routing)
 {
     struct em_call *c = em_call_new(flow, &em_op_dispatch, 1);

@@ -16,10 +16,10 @@ static ember_status shape(struct em_call *c)
     const struct attr *a = em_attr_const(c, struct attr);
     const ember_tensor *x = c->in[X];
     EM_TRY(em_check_f32(c, x, "x", 0));
-    if (x->ndim != 2 || a->expert >= a->n_experts ||
-        c->in[PLAN]->dim[0] < em_plan_size(a->n_experts, x->dim[0] * a->k))
+    if (x->ndim != 2 || a->expert >= a->n_experts)
         return em_fail(EMBER_E_SHAPE, "expert_rows: expert %zu of %zu, x is %s", a->expert,
                        a->n_experts, em_shape_text(x, text, sizeof text));
+    EM_TRY(em_check_plan(c, c->in[PLAN], a->n_experts, x->dim[0] * a->k));
     return em_out_expert(c, 0, EMBER_F32, x, c->in[PLAN], a->expert, &x->dim[1], 1);
 }
 

@@ -3,6 +3,7 @@
 // are), in[2 + e] expert e's rows.
 #include "kernels/kernels.h"
 #include "ops/moe_plan.h"
+#include "ops/program_priv.h"
 #include "ops/rows.h"
 
 struct attr {
@@ -13,10 +14,25 @@ enum { PLAN, WEIGHTS, ROWS };
 
 static ember_status shape(struct em_call *c)
 {
+    char text[96];
     const struct attr *a = em_attr_const(c, struct attr);
-    for (size_t e = 0; e < a->n_experts; e++)
-        if (c->in[ROWS + e])
-            EM_TRY(em_check_f32(c, c->in[ROWS + e], "an expert's output", a->width));
+    const ember_tensor *weights = c->in[WEIGHTS];
+    EM_TRY(em_check_f32(c, weights, "weights", 0));
+    if (weights->ndim != 2 || !a->width)
+        return em_fail(EMBER_E_SHAPE, "gather_experts: weights are %s, a row has %zu elements",
+                       em_shape_text(weights, text, sizeof text), a->width);
+    EM_TRY(em_check_plan(c, c->in[PLAN], a->n_experts, weights->dim[0] * weights->dim[1]));
+    for (size_t e = 0; e < a->n_experts; e++) {
+        const ember_tensor *rows = c->in[ROWS + e];
+        if (!rows) continue;
+        EM_TRY(em_check_f32(c, rows, "an expert's output", a->width));
+        const struct em_tensor_info *info = rows->info;
+        if (rows->ndim != 2 || !info || info->rows != EM_ROWS_EXPERT || info->plan != c->in[PLAN] ||
+            info->expert != e || info->multiple != 1)
+            return em_fail(EMBER_E_SHAPE,
+                           "gather_experts: %s does not have a row for each of expert %zu",
+                           em_shape_text(rows, text, sizeof text), e);
+    }
     return em_out_rows(c, 0, EMBER_F32, c->in[WEIGHTS], c->in[WEIGHTS]->dim[1], &a->width, 1);
 }
 

@@ -54,11 +54,7 @@ static ember_status shape(struct em_call *c)
                  bias->dim[1] != w->dim[1] || !em_is_contiguous(bias)))
         return em_fail(EMBER_E_SHAPE, "grouped_linear: bias has to be [%zu, %zu], not %s",
                        w->dim[0], w->dim[1], em_shape_text(bias, text[0], sizeof text[0]));
-    const size_t pairs = x->dim[0] * (a->gather ? a->k : 1);
-    if (c->in[PLAN]->dim[0] < em_plan_size(w->dim[0], pairs))
-        return em_fail(EMBER_E_SHAPE,
-                       "grouped_linear: the plan is not that of %zu rows and %zu experts", pairs,
-                       w->dim[0]);
+    EM_TRY(em_check_plan(c, c->in[PLAN], w->dim[0], x->dim[0] * (a->gather ? a->k : 1)));
     if (c->exec->backend == EM_CPU) EM_TRY(need_workspace(c));
     return em_out_rows(c, 0, EMBER_F32, x, a->gather ? a->k : 1, &w->dim[1], 1);
 }
@@ -148,12 +144,13 @@ static void bias_gradient(void *arg, size_t begin, size_t end, unsigned thread)
     (void)thread;
     const struct em_call *c = em_task_call(arg);
     const int32_t *offset = em_plan_offset(c->in[PLAN]);
-    const size_t N = c->in[W]->dim[1];
-    for (size_t e = begin; e < end; e++)
-        for (int32_t r = offset[e]; r < offset[e + 1]; r++) {
-            float *to = em_f32(c->in[BIAS]->grad) + e * N;
-            em_kernels()->add_f32(to, to, em_row(c->out[0]->grad, (size_t)r), N);
-        }
+    struct em_strip dy = em_strip_of(c->out[0]->grad);
+    float *const first = dy.data;
+    for (size_t e = begin; e < end; e++) {
+        dy.data = first + (size_t)offset[e] * dy.stride;
+        dy.count = (size_t)(offset[e + 1] - offset[e]);
+        em_add_column_sums(NULL, &dy, em_f32(c->in[BIAS]->grad) + e * dy.width);
+    }
 }
 
 static void backward(const struct em_call *c)
@@ -254,6 +251,7 @@ ember_status ember_grouped_linear(ember_flow *flow, ember_tensor *x, ember_tenso
 {
     struct em_call *c = em_call_new(flow, &em_op_grouped_linear, INPUTS);
     if (!c) return EMBER_E_NOMEM;
+    if (!routing->k) return em_fail(EMBER_E_SHAPE, "grouped_linear: nothing is routed");
     if (w && w->ndim == 3 && w->dim[0] != routing->n_experts)
         return em_fail(EMBER_E_SHAPE, "grouped_linear: weights of %zu experts, %zu are routed",
                        w->dim[0], routing->n_experts);

@@ -5,7 +5,7 @@
 #ifndef EM_OPS_MOE_PLAN_H
 #define EM_OPS_MOE_PLAN_H
 
-#include "tensor/tensor.h"
+#include "ops/op.h"
 
 static inline size_t em_plan_size(size_t n_experts, size_t max_pairs)
 {
@@ -23,5 +23,9 @@ static inline int32_t *em_plan_place(const ember_tensor *plan, size_t n_experts)
 {
     return em_i32(plan) + n_experts + 1 + (plan->dim[0] - n_experts - 1) / 2;
 }
+
+// Fails unless `plan` is one of n_experts with room for this many pairs.
+ember_status em_check_plan(const struct em_call *c, const ember_tensor *plan, size_t n_experts,
+                           size_t pairs) EMBER_CHECKED;
 
 #endif

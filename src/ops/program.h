@@ -72,7 +72,9 @@ struct em_cost em_program_cost(const struct em_program *p, bool backward); // at
 ember_status em_program_allocate(struct em_program *p) EMBER_CHECKED;
 
 // Runs forward over a batch. Checks it first: sizes, offsets, tokens within the vocabulary (as the
-// embedding says), states of the right layout. On failure nothing is changed, states included.
+// embedding says), states of the right layout. On failure no state has changed, and a backward has
+// to wait for another forward. The batch's arrays and states have to stay as they are until
+// backward has run.
 struct em_run {
     const ember_batch *batch;
     bool training;                // dropout and router noise on

@@ -2,6 +2,7 @@
 // by all layers with the same frequencies, and the rotation. Su et al. 2021, arXiv:2104.09864.
 //   half:         (x_i, x_{i+R/2}) turns by angle_i        interleaved: (x_{2i}, x_{2i+1})
 //   angle_i = position * frequency_i, frequency_i = theta^(-2i/R); backward turns back.
+#include <float.h>
 #include <math.h>
 
 #include "kernels/kernels.h"
@@ -61,28 +62,28 @@ const struct em_op em_op_rope_table = {
     .backend = {[EM_CPU] = {table_forward, NULL}, [EM_REFERENCE] = {table_reference, NULL}},
 };
 
-// Frequencies in f32, by the steps of the reference implementations.
+// Llama-3: long waves are slowed down by `factor`, short ones kept, those between are mixed.
+static float llama3_frequency(const ember_rope_options *o, float f, float factor)
+{
+    const float wavelength = (float)(2 * 3.14159265358979323846) / f;
+    const float low = (float)o->low_frequency_factor, high = (float)o->high_frequency_factor,
+                context = (float)o->original_context;
+    if (wavelength > (float)(o->original_context / o->low_frequency_factor)) return f / factor;
+    if (wavelength < (float)(o->original_context / o->high_frequency_factor)) return f;
+    const float smooth = (context / wavelength - low) / (high - low);
+    return (1 - smooth) * f / factor + smooth * f;
+}
+
+// Frequencies in f32, by the steps of the reference implementations: at the end of a long context
+// an angle shows every rounding.
 static void fill_frequencies(const ember_rope_options *o, float *frequency)
 {
     const size_t half = o->rotary / 2, active = o->active_pairs ? o->active_pairs : half;
-    const double factor = o->factor > 0 ? o->factor : 1;
+    const float factor = o->factor > 0 ? (float)o->factor : 1;
     for (size_t i = 0; i < half; i++) {
-        const float exponent = (float)(2 * i) / (float)o->rotary;
-        double f = (double)(1.0f / powf((float)o->theta, exponent));
-        if (o->original_context > 0) { // Llama-3
-            const double wavelength = 2 * 3.14159265358979323846 / f;
-            const double low = o->original_context / o->low_frequency_factor,
-                         high = o->original_context / o->high_frequency_factor;
-            const double smooth = (o->original_context / wavelength - o->low_frequency_factor) /
-                                  (o->high_frequency_factor - o->low_frequency_factor);
-            if (wavelength > low)
-                f /= factor;
-            else if (wavelength >= high)
-                f = (1 - smooth) * f / factor + smooth * f;
-        } else {
-            f /= factor;
-        }
-        frequency[i] = i < active ? (float)f : 0;
+        const float f = 1.0f / powf((float)o->theta, (float)(2 * i) / (float)o->rotary);
+        frequency[i] = o->original_context > 0 ? llama3_frequency(o, f, factor) : f / factor;
+        if (i >= active) frequency[i] = 0;
     }
 }
 
@@ -123,6 +124,7 @@ enum { X, TABLE, INPUTS };
 
 static ember_status shape(struct em_call *c)
 {
+    EM_TRY(em_check_f32(c, c->in[X], "x", 0));
     return em_out_like(c, 0, c->in[X]);
 }
 
@@ -226,6 +228,28 @@ const struct em_op em_op_rope = {
     .flags = EM_OP_SETS_FRESH,
 };
 
+static bool is_positive(double x)
+{
+    return x >= (double)FLT_MIN && x <= (double)FLT_MAX; // also in f32
+}
+
+static ember_status check_frequencies(const ember_rope_options *o)
+{
+    const double low = o->low_frequency_factor, high = o->high_frequency_factor;
+    if (!is_positive(o->theta) || (o->factor != 0 && !is_positive(o->factor)))
+        return em_fail(EMBER_E_RANGE, "rope: theta %g and factor %g have to be above 0", o->theta,
+                       o->factor);
+    const bool none = o->original_context == 0 && low == 0 && high == 0,
+               all = is_positive(o->original_context) && is_positive(low) && is_positive(high);
+    if (!none && !(all && low < high))
+        return em_fail(
+            EMBER_E_RANGE,
+            "rope: frequency factors %g and %g of a context of %g have to be above 0, in "
+            "this order, or all be 0",
+            low, high, o->original_context);
+    return EMBER_OK;
+}
+
 ember_status ember_rope(ember_flow *flow, ember_tensor *x, const ember_rope_options *options,
                         ember_tensor **y)
 {
@@ -240,6 +264,7 @@ ember_status ember_rope(ember_flow *flow, ember_tensor *x, const ember_rope_opti
         return em_fail(EMBER_E_SHAPE,
                        "rope: %zu dimensions and %zu pairs of a head of %zu cannot rotate",
                        o.rotary, o.active_pairs, x->dim[2]);
+    EM_TRY(check_frequencies(&o));
     ember_tensor *table;
     EM_TRY(record_table(flow, &o, &table));
     struct em_call *c = em_call_new(flow, &em_op_rope, INPUTS);

@@ -54,6 +54,51 @@ static void resolve_call(const struct em_program *p, const struct em_call *c)
         if (c->saved[i]) em_resolve_rows(p, c->saved[i]);
 }
 
+static ember_status check_state(const struct em_program *p, const struct em_run *run, size_t s)
+{
+    const ember_batch *b = run->batch;
+    const ember_state *in = b->state_in ? b->state_in[s] : NULL,
+                      *out = b->state_out ? b->state_out[s] : NULL;
+    if ((in && !em_state_layouts_equal(&in->layout, &p->layout)) ||
+        (out && !em_state_layouts_equal(&out->layout, &p->layout)))
+        return em_fail(EMBER_E_STATE, "the state of sequence %zu was made for another model", s);
+    if (in && in == out && run->gradients)
+        return em_fail(EMBER_E_STATE,
+                       "backward needs the state that sequence %zu started from: it cannot be "
+                       "overwritten in place",
+                       s);
+    if (in && in->position > INT32_MAX - (b->offset[s + 1] - b->offset[s]))
+        return em_fail(EMBER_E_RANGE, "sequence %zu is longer than %d tokens", s, INT32_MAX);
+    if (in && in->claimed && in->claimed != s + 1)
+        return em_fail(EMBER_E_STATE,
+                       "sequence %zu of the batch overwrites the state that sequence %zu starts "
+                       "from",
+                       in->claimed - 1, s);
+    return EMBER_OK;
+}
+
+// A state may be written by one sequence, and then read by no other; many may start from one.
+static ember_status check_states(const struct em_program *p, const struct em_run *run)
+{
+    const ember_batch *b = run->batch;
+    const size_t outputs = b->state_out ? b->n_sequences : 0;
+    ember_status status = EMBER_OK;
+    size_t claimed = 0;
+    for (; claimed < outputs && status == EMBER_OK; claimed++) {
+        ember_state *out = b->state_out[claimed];
+        if (out && out->claimed)
+            status = em_fail(EMBER_E_STATE, "sequences %zu and %zu of the batch leave one state",
+                             out->claimed - 1, claimed);
+        else if (out)
+            out->claimed = claimed + 1;
+    }
+    for (size_t s = 0; s < b->n_sequences && status == EMBER_OK; s++)
+        status = check_state(p, run, s);
+    for (size_t s = 0; s < claimed; s++)
+        if (b->state_out[s]) b->state_out[s]->claimed = 0;
+    return status;
+}
+
 static ember_status check_batch(const struct em_program *p, const struct em_run *run)
 {
     const ember_batch *b = run->batch;
@@ -89,22 +134,7 @@ static ember_status check_batch(const struct em_program *p, const struct em_run 
                                "target %d at place %zu is outside the vocabulary of %zu",
                                b->targets[t], t, p->targets);
     }
-    for (size_t s = 0; s < b->n_sequences; s++) {
-        const ember_state *in = b->state_in ? b->state_in[s] : NULL,
-                          *out = b->state_out ? b->state_out[s] : NULL;
-        if ((in && in->layout->count != p->layout.count) ||
-            (out && out->layout->count != p->layout.count))
-            return em_fail(EMBER_E_STATE, "the state of sequence %zu was made for another model",
-                           s);
-        if (in && in == out && run->gradients)
-            return em_fail(EMBER_E_STATE,
-                           "backward needs the state that sequence %zu started from: it cannot be "
-                           "overwritten in place",
-                           s);
-        if (in && in->position > INT32_MAX - (b->offset[s + 1] - b->offset[s]))
-            return em_fail(EMBER_E_RANGE, "sequence %zu is longer than %d tokens", s, INT32_MAX);
-    }
-    return EMBER_OK;
+    return check_states(p, run);
 }
 
 // A sequence that continues a state and whose new state nobody wants still needs a place for it:
@@ -132,6 +162,7 @@ ember_status em_program_forward(struct em_program *p, const struct em_run *run)
 {
     const ember_batch *b = &p->batch;
     if (!p->allocated) return em_fail(EMBER_E_STATE, "the program has no memory yet");
+    p->forward_done = false;
     EM_TRY(check_batch(p, run));
     EM_TRY(give_spare_states(p, run->batch));
     for (size_t s = 0; b->state_out && s < b->n_sequences; s++)

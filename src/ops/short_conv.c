@@ -11,16 +11,20 @@ enum { CHANNELS = 64 }; // of a piece of backward
 static ember_status shape(struct em_call *c)
 {
     char text[2][96];
-    const ember_tensor *x = c->in[BCX], *w = c->in[W];
+    const ember_tensor *x = c->in[BCX], *w = c->in[W], *bias = c->in[BIAS];
     EM_TRY(em_check_f32(c, x, "bcx", 0));
     EM_TRY(em_check_f32(c, w, "w", 0));
     if (x->ndim != 2 || w->ndim != 2 || x->dim[1] != 3 * w->dim[0] || !w->dim[1])
         return em_fail(
             EMBER_E_SHAPE, "short_conv: bcx is %s, w is %s; they have to be [T, 3D] and [D, L]",
             em_shape_text(x, text[0], sizeof text[0]), em_shape_text(w, text[1], sizeof text[1]));
-    if (!em_is_contiguous(w)) return em_fail(EMBER_E_SHAPE, "short_conv: w has to be contiguous");
+    if (w->info || !em_is_contiguous(w))
+        return em_fail(EMBER_E_SHAPE, "short_conv: w has to be a contiguous parameter");
     const size_t D = w->dim[0], L = w->dim[1];
-    if (c->in[BIAS]) EM_TRY(em_check_f32(c, c->in[BIAS], "bias", D));
+    if (bias) EM_TRY(em_check_f32(c, bias, "bias", 0));
+    if (bias && (bias->ndim != 1 || bias->dim[0] != D))
+        return em_fail(EMBER_E_SHAPE, "short_conv: bias has to be [%zu], not %s", D,
+                       em_shape_text(bias, text[0], sizeof text[0]));
     size_t bytes = 0;
     EM_TRY(em_add_scratch(c, L, D, &bytes)); // taps
     EM_TRY(em_add_scratch(c, L, D, &bytes)); // their gradient

@@ -4,23 +4,44 @@
 
 #include "base/alloc.h"
 
+bool em_state_layouts_equal(const struct em_state_layout *a, const struct em_state_layout *b)
+{
+    if (a->count != b->count) return false;
+    for (size_t i = 0; i < a->count; i++) {
+        const struct em_state_spec *x = &a->spec[i], *y = &b->spec[i];
+        if (x->fixed != y->fixed || x->per_token != y->per_token || x->window != y->window ||
+            strcmp(x->name, y->name) != 0)
+            return false;
+    }
+    return true;
+}
+
+static ember_status fill_slots(ember_state *s, const struct em_state_layout *layout)
+{
+    EM_TRY(em_grow(&s->layout.spec, &s->layout.capacity, layout->count, sizeof *s->layout.spec));
+    s->slot = em_calloc(layout->count ? layout->count : 1, sizeof *s->slot);
+    if (!s->slot) return EMBER_E_NOMEM;
+    for (size_t i = 0; i < layout->count; i++) {
+        size_t bytes;
+        s->layout.spec[i] = layout->spec[i];
+        s->layout.count = i + 1;
+        if (!layout->spec[i].fixed) continue;
+        if (!em_mul_size(layout->spec[i].fixed, sizeof(float), &bytes))
+            return em_fail(EMBER_E_NOMEM, "%s: a state of %zu floats does not fit into memory",
+                           layout->spec[i].name, layout->spec[i].fixed);
+        if (!(s->slot[i].fixed = em_alloc_aligned(bytes))) return EMBER_E_NOMEM;
+    }
+    return EMBER_OK;
+}
+
 ember_status em_state_create(const struct em_state_layout *layout, ember_state **state)
 {
     ember_state *s = em_calloc(1, sizeof *s);
     if (!s) return EMBER_E_NOMEM;
-    s->layout = layout;
-    s->slot = em_calloc(layout->count ? layout->count : 1, sizeof *s->slot);
-    if (!s->slot) {
-        em_free(s);
-        return EMBER_E_NOMEM;
-    }
-    for (size_t i = 0; i < layout->count; i++) {
-        if (!layout->spec[i].fixed) continue;
-        s->slot[i].fixed = em_alloc_aligned(layout->spec[i].fixed * sizeof(float));
-        if (!s->slot[i].fixed) {
-            em_state_destroy(s);
-            return EMBER_E_NOMEM;
-        }
+    const ember_status status = fill_slots(s, layout);
+    if (status != EMBER_OK) {
+        em_state_destroy(s);
+        return status;
     }
     em_state_reset(s);
     *state = s;
@@ -30,20 +51,21 @@ ember_status em_state_create(const struct em_state_layout *layout, ember_state *
 void em_state_destroy(ember_state *state)
 {
     if (!state) return;
-    for (size_t i = 0; i < state->layout->count; i++) {
+    for (size_t i = 0; i < state->layout.count; i++) {
         em_free(state->slot[i].fixed);
         em_free(state->slot[i].tokens);
     }
     em_free(state->slot);
+    em_free(state->layout.spec);
     em_free(state);
 }
 
 void em_state_reset(ember_state *state)
 {
     state->position = 0;
-    for (size_t i = 0; i < state->layout->count; i++) {
+    for (size_t i = 0; i < state->layout.count; i++) {
         if (state->slot[i].fixed)
-            memset(state->slot[i].fixed, 0, state->layout->spec[i].fixed * sizeof(float));
+            memset(state->slot[i].fixed, 0, state->layout.spec[i].fixed * sizeof(float));
         state->slot[i].length = 0;
     }
 }
@@ -65,15 +87,15 @@ static ember_status grow_slot(struct em_slot *slot, size_t per_token, size_t tok
 
 ember_status em_state_copy(const ember_state *from, ember_state *to)
 {
-    if (from->layout != to->layout)
-        return em_fail(EMBER_E_STATE, "the states belong to different models");
     if (from == to) return EMBER_OK;
-    for (size_t i = 0; i < to->layout->count; i++) {
-        const size_t per_token = to->layout->spec[i].per_token;
+    if (!em_state_layouts_equal(&from->layout, &to->layout))
+        return em_fail(EMBER_E_STATE, "the states belong to different models");
+    for (size_t i = 0; i < to->layout.count; i++) {
+        const size_t per_token = to->layout.spec[i].per_token;
         if (per_token) EM_TRY(grow_slot(&to->slot[i], per_token, from->slot[i].length));
     }
-    for (size_t i = 0; i < to->layout->count; i++) {
-        const struct em_state_spec *spec = &to->layout->spec[i];
+    for (size_t i = 0; i < to->layout.count; i++) {
+        const struct em_state_spec *spec = &to->layout.spec[i];
         if (spec->fixed)
             memcpy(to->slot[i].fixed, from->slot[i].fixed, spec->fixed * sizeof(float));
         to->slot[i].length = from->slot[i].length;
@@ -88,9 +110,9 @@ ember_status em_state_copy(const ember_state *from, ember_state *to)
 size_t em_state_bytes(const ember_state *state)
 {
     size_t bytes = 0;
-    for (size_t i = 0; i < state->layout->count; i++)
-        bytes += (state->layout->spec[i].fixed +
-                  state->slot[i].capacity * state->layout->spec[i].per_token) *
+    for (size_t i = 0; i < state->layout.count; i++)
+        bytes += (state->layout.spec[i].fixed +
+                  state->slot[i].capacity * state->layout.spec[i].per_token) *
                  sizeof(float);
     return bytes;
 }
@@ -98,8 +120,8 @@ size_t em_state_bytes(const ember_state *state)
 // Room doubles, so that a token at a time costs no more than all at once.
 ember_status em_state_reserve(ember_state *state, const ember_state *in, size_t more)
 {
-    for (size_t i = 0; i < state->layout->count; i++) {
-        const struct em_state_spec *spec = &state->layout->spec[i];
+    for (size_t i = 0; i < state->layout.count; i++) {
+        const struct em_state_spec *spec = &state->layout.spec[i];
         struct em_slot *slot = &state->slot[i];
         if (!spec->per_token) continue;
         size_t keep = in ? in->slot[i].length : 0, need;
@@ -109,7 +131,6 @@ ember_status em_state_reserve(ember_state *state, const ember_state *in, size_t 
         if (need <= slot->capacity) continue;
         size_t capacity = slot->capacity < 32 ? 64 : slot->capacity * 2;
         if (spec->window && capacity > 2 * spec->window) capacity = 2 * spec->window;
-        if (state != in) slot->length = 0; // what it held is overwritten
         EM_TRY(grow_slot(slot, spec->per_token, capacity > need ? capacity : need));
     }
     return EMBER_OK;

@@ -11,10 +11,14 @@ struct em_state_layout {
     size_t count, capacity;
 };
 
+// True when states of one layout can be continued by programs of the other.
+bool em_state_layouts_equal(const struct em_state_layout *a, const struct em_state_layout *b);
+
 struct ember_state {
-    const struct em_state_layout *layout; // borrowed: must outlive the state
-    size_t position;                      // tokens seen
-    struct em_slot *slot;                 // [layout->count]
+    struct em_state_layout layout; // its own copy: a state outlives the program it was made for
+    size_t position;               // tokens seen
+    struct em_slot *slot;          // [layout.count]
+    size_t claimed;                // while a batch is checked: 1 + the sequence that writes it
 };
 
 ember_status em_state_create(const struct em_state_layout *layout,
@@ -26,7 +30,7 @@ ember_status em_state_copy(const ember_state *from,
 size_t em_state_bytes(const ember_state *state);
 
 // Room in every slot for what continuing `in` (NULL: a fresh start; may be `state` itself) by
-// `more` tokens leaves.
+// `more` tokens leaves. What the state holds stays as it is, also on failure.
 ember_status em_state_reserve(ember_state *state, const ember_state *in, size_t more) EMBER_CHECKED;
 
 #endif

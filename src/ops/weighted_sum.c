@@ -20,6 +20,7 @@ static ember_status shape(struct em_call *c)
         return em_fail(EMBER_E_SHAPE, "weighted_sum: rows are %s, weights %s",
                        em_shape_text(rows, text[0], sizeof text[0]),
                        em_shape_text(weights, text[1], sizeof text[1]));
+    EM_TRY(em_check_plan(c, c->in[PLAN], em_attr_const(c, struct attr)->n_experts, rows->dim[0]));
     return em_out_rows(c, 0, EMBER_F32, weights, 1, &rows->dim[1], 1);
 }
 

@@ -1,4 +1,4 @@
-#include "support/op_check.h"
+#include "support/op_check_priv.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -8,49 +8,33 @@
 #include <unistd.h>
 
 #include "base/cpu.h"
-#include "base/rng.h"
+#include "ops/program_priv.h"
 #include "support/op_fixture.h"
 
-// What all programs of a case share: parameters, and a batch.
-struct bench {
-    const struct op_case *c;
-    size_t n_in, rows;
-    ember_tensor param[OP_INPUTS], grad[OP_INPUTS];
-    size_t first[OP_INPUTS]; // OP_COLUMNS: where the columns begin
-    struct em_rng rng;
-    // of the batch
-    ember_batch batch;
-    size_t *offset, present; // rows of this run
-    int32_t *tokens, *targets;
-    float *inputs;
-};
-
-// One program.
-struct subject {
-    struct em_program *program;
-    ember_tensor *out[OP_OUTPUTS];
-    double weighed; // the random linear function of the outputs
-    bool in_region; // the operation is in a region that is recomputed
-};
-
-// A copy of a tensor's values.
-struct values {
-    size_t n;
-    float *x;
-};
-
-static struct values values_of(const ember_tensor *t)
+void *op_alloc(size_t count, size_t bytes)
 {
-    struct values v = {t->data ? ember_tensor_count(t) : 0, NULL};
-    v.x = malloc((v.n ? v.n : 1) * sizeof *v.x);
-    assert_non_null(v.x);
+    void *p = calloc(count ? count : 1, bytes);
+    assert_non_null(p);
+    return p;
+}
+
+struct op_values op_values_of(const ember_tensor *t)
+{
+    struct op_values v = {t->data ? ember_tensor_count(t) : 0, NULL};
+    v.x = op_alloc(v.n, sizeof *v.x);
+    if (t->dtype == EMBER_I32) { // small ones: exact
+        assert_true(em_is_contiguous(t));
+        for (size_t i = 0; i < v.n; i++)
+            v.x[i] = (float)em_i32(t)[i];
+        return v;
+    }
     ember_tensor copy;
     CHECK_OK(em_tensor_init(&copy, EMBER_F32, t->dim, t->ndim, v.x));
     CHECK_OK(em_tensor_copy(t, &copy));
     return v;
 }
 
-static double largest(const struct values *v)
+static double largest(const struct op_values *v)
 {
     double m = 0;
     for (size_t i = 0; i < v->n; i++)
@@ -60,26 +44,31 @@ static double largest(const struct values *v)
 
 // ---- data ----
 
-static void fill(struct bench *b, float *x, size_t n, const struct op_input *in)
+// Numbers that lie `apart`, in random order.
+static void fill_apart(struct op_bench *b, float *x, size_t n, float apart)
+{
+    for (size_t i = 0; i < n; i++) { // the i-th value changes places with one before it
+        const size_t j = em_rng_below(&b->rng, i + 1);
+        x[i] = x[j];
+        x[j] = ((float)i - (float)n / 2) * apart;
+    }
+}
+
+static void fill(struct op_bench *b, float *x, size_t n, size_t width, const struct op_input *in)
 {
     const bool usual = in->low == 0 && in->high == 0;
     const double low = usual ? -1 : (double)in->low, high = usual ? 1 : (double)in->high;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; in->apart > 0 && i < n; i += width)
+        fill_apart(b, x + i, width, in->apart);
+    for (size_t i = 0; in->apart <= 0 && i < n; i++) {
         x[i] = (float)(low + (high - low) * em_rng_uniform(&b->rng));
         if (fabsf(x[i]) < in->keep_off) x[i] += x[i] < 0 ? -in->keep_off : in->keep_off;
     }
 }
 
-static void *checked_alloc(size_t count, size_t bytes)
+static void bench_init(struct op_bench *b, const struct op_case *c, uint64_t seed)
 {
-    void *p = calloc(count ? count : 1, bytes);
-    assert_non_null(p);
-    return p;
-}
-
-static void bench_init(struct bench *b, const struct op_case *c, uint64_t seed)
-{
-    *b = (struct bench){.c = c, .rows = c->rows ? c->rows : 5};
+    *b = (struct op_bench){.c = c, .rows = c->rows ? c->rows : 5};
     em_rng_seed(&b->rng, seed, 0);
     for (size_t i = 0; i < OP_INPUTS && c->in[i].ndim; i++, b->n_in++) {
         const struct op_input *in = &c->in[i];
@@ -100,19 +89,19 @@ static void bench_init(struct bench *b, const struct op_case *c, uint64_t seed)
         }
         CHECK_OK(em_tensor_init(&b->param[i], EMBER_F32, dim, ndim, NULL));
         const size_t n = ember_tensor_count(&b->param[i]);
-        b->param[i].data = checked_alloc(n, sizeof(float));
+        b->param[i].data = op_alloc(n, sizeof(float));
         b->param[i].name = "test parameter";
-        fill(b, b->param[i].data, n, in);
+        fill(b, b->param[i].data, n, em_last_dim(&b->param[i]), in);
         if (in->constant) continue;
         b->grad[i] = b->param[i];
-        b->grad[i].data = checked_alloc(n, sizeof(float));
+        b->grad[i].data = op_alloc(n, sizeof(float));
         b->param[i].grad = &b->grad[i];
     }
-    b->offset = checked_alloc(b->rows + 1, sizeof *b->offset);
-    b->tokens = checked_alloc(b->rows, sizeof *b->tokens);
-    b->targets = checked_alloc(b->rows, sizeof *b->targets);
-    b->inputs = checked_alloc(b->rows * c->width, sizeof *b->inputs);
-    fill(b, b->inputs, b->rows * c->width, &(struct op_input){0});
+    b->offset = op_alloc(b->rows + 1, sizeof *b->offset);
+    b->tokens = op_alloc(b->rows, sizeof *b->tokens);
+    b->targets = op_alloc(b->rows, sizeof *b->targets);
+    b->inputs = op_alloc(b->rows * c->width, sizeof *b->inputs);
+    fill(b, b->inputs, b->rows * c->width, c->width, &(struct op_input){0});
     for (size_t t = 0; c->vocabulary && t < b->rows; t++) {
         b->tokens[t] = (int32_t)em_rng_below(&b->rng, c->vocabulary);
         b->targets[t] =
@@ -120,7 +109,7 @@ static void bench_init(struct bench *b, const struct op_case *c, uint64_t seed)
     }
 }
 
-static void bench_deinit(struct bench *b)
+static void bench_deinit(struct op_bench *b)
 {
     for (size_t i = 0; i < b->n_in; i++) {
         free(b->param[i].data);
@@ -133,7 +122,7 @@ static void bench_deinit(struct bench *b)
 }
 
 // A batch of `rows` tokens (at least one) in a random number of sequences.
-static void set_rows(struct bench *b, size_t rows)
+static void set_rows(struct op_bench *b, size_t rows)
 {
     const size_t T = rows ? rows : 1, most = b->c->sequences ? b->c->sequences : 1;
     size_t S = 1;
@@ -148,8 +137,8 @@ static void set_rows(struct bench *b, size_t rows)
 
 // ---- programs ----
 
-static ember_status record_source(ember_flow *flow, struct bench *b, size_t i, ember_tensor *plan,
-                                  ember_tensor **x)
+static ember_status record_source(ember_flow *flow, struct op_bench *b, size_t i,
+                                  ember_tensor *plan, ember_tensor **x)
 {
     const struct op_input *in = &b->c->in[i];
     EM_TRY(fixture_source(flow, &b->param[i], plan, x));
@@ -161,7 +150,7 @@ static ember_status record_source(ember_flow *flow, struct bench *b, size_t i, e
     return in->ndim > 1 ? ember_reshape(flow, *x, in->dim, in->ndim, x) : EMBER_OK;
 }
 
-static ember_status record(struct bench *b, struct subject *s, ember_flow *flow)
+static ember_status record(struct op_bench *b, struct op_subject *s, ember_flow *flow)
 {
     ember_tensor *in[OP_INPUTS] = {0}, *plan = NULL;
     if (!b->c->by_token) CHECK_OK(fixture_plan(flow, &b->present, &plan));
@@ -185,11 +174,11 @@ static ember_status record(struct bench *b, struct subject *s, ember_flow *flow)
     return EMBER_OK;
 }
 
-static void subject_create(struct bench *b, struct subject *s,
+static void subject_create(struct op_bench *b, struct op_subject *s,
                            const struct em_program_options *given)
 {
     struct em_program_options options = *given;
-    *s = (struct subject){.in_region = given->recompute};
+    *s = (struct op_subject){.in_region = given->recompute};
     options.max_tokens = b->rows;
     options.max_sequences = b->c->sequences ? b->c->sequences : 1;
     CHECK_OK(em_program_create(&options, &s->program));
@@ -199,13 +188,16 @@ static void subject_create(struct bench *b, struct subject *s,
     assert_true(isfinite(cost.flops) && cost.flops >= 0 && isfinite(cost.bytes) && cost.bytes >= 0);
 }
 
-static void subject_destroy(struct subject *s)
+static void subject_destroy(struct op_subject *s)
 {
     em_program_destroy(s->program);
 }
 
-static void forward(struct bench *b, struct subject *s, bool training, bool gradients)
+void op_forward(struct op_bench *b, struct op_subject *s, bool training, bool gradients)
 {
+    // Nothing outlives a pass: what is read before it is written is NaN, or no index.
+    memset(s->program->block, 0xff, s->program->memory.activations);
+    memset(s->program->exec.scratch.base, 0xff, s->program->exec.scratch.size);
     em_program_weights_changed(s->program);
     CHECK_OK(em_program_forward(
         s->program, &(struct em_run){.batch = &b->batch,
@@ -216,33 +208,28 @@ static void forward(struct bench *b, struct subject *s, bool training, bool grad
                                      .step = 3}));
 }
 
-// Outputs, then gradients, of `passes` passes.
-struct result {
-    struct values out[OP_OUTPUTS], grad[OP_INPUTS];
-};
-
-static void zero_gradients(struct bench *b)
+static void zero_gradients(struct op_bench *b)
 {
     for (size_t i = 0; i < b->n_in; i++)
         if (b->param[i].grad) memset(b->grad[i].data, 0, em_tensor_bytes(&b->grad[i]));
 }
 
-static struct result run(struct bench *b, struct subject *s, unsigned passes)
+struct op_result op_run(struct op_bench *b, struct op_subject *s, unsigned passes)
 {
-    struct result r = {0};
+    struct op_result r = {0};
     zero_gradients(b);
     for (unsigned pass = 0; pass < passes; pass++) {
-        forward(b, s, !b->c->evaluation, true);
+        op_forward(b, s, !b->c->evaluation, true);
         for (unsigned k = 0; k < OP_OUTPUTS && pass == 0; k++)
-            if (s->out[k] && s->out[k]->dtype == EMBER_F32) r.out[k] = values_of(s->out[k]);
+            if (s->out[k]) r.out[k] = op_values_of(s->out[k]);
         CHECK_OK(em_program_backward(s->program));
     }
     for (size_t i = 0; i < b->n_in; i++)
-        if (b->param[i].grad) r.grad[i] = values_of(&b->grad[i]);
+        if (b->param[i].grad) r.grad[i] = op_values_of(&b->grad[i]);
     return r;
 }
 
-static void result_free(struct result *r)
+void op_result_free(struct op_result *r)
 {
     for (unsigned k = 0; k < OP_OUTPUTS; k++)
         free(r->out[k].x);
@@ -252,9 +239,9 @@ static void result_free(struct result *r)
 
 // ---- comparisons ----
 
-static void compare(const struct values *found, const struct values *expected, double factor,
-                    double tolerance, double least, const struct op_case *c, const char *what,
-                    unsigned which, size_t rows, const char *who)
+void op_compare(const struct op_values *found, const struct op_values *expected, double factor,
+                double tolerance, double least, const struct op_case *c, const char *what,
+                unsigned which, size_t rows, const char *who)
 {
     assert_int_equal(found->n, expected->n);
     // Inputs and weights of outputs are around 1, and so are the terms of sums: what is much
@@ -271,23 +258,23 @@ static void compare(const struct values *found, const struct values *expected, d
     }
 }
 
-static void compare_results(const struct bench *b, const struct result *found,
-                            const struct result *expected, double tolerance, double least,
-                            const char *who)
+void op_compare_results(const struct op_bench *b, const struct op_result *found,
+                        const struct op_result *expected, double tolerance, double least,
+                        const char *who)
 {
     for (unsigned k = 0; k < OP_OUTPUTS; k++)
-        compare(&found->out[k], &expected->out[k], 1, tolerance, least, b->c, "output", k,
-                b->present, who);
+        op_compare(&found->out[k], &expected->out[k], 1, tolerance, least, b->c, "output", k,
+                   b->present, who);
     for (unsigned i = 0; i < OP_INPUTS; i++)
-        compare(&found->grad[i], &expected->grad[i], 1, tolerance, least, b->c, "gradient", i,
-                b->present, who);
+        op_compare(&found->grad[i], &expected->grad[i], 1, tolerance, least, b->c, "gradient", i,
+                   b->present, who);
 }
 
 // The derivative by parameter element *x from four values of the reference around it: the error is
 // h^4 / 30 times the fifth derivative. Outputs are rounded to f32, which gives some 1e-7 / h in the
 // derivative; h = 1/64 keeps both far below the tolerance for functions that change over lengths of
 // about 1.
-static double difference(struct bench *b, struct subject *s, float *x)
+static double difference(struct op_bench *b, struct op_subject *s, float *x)
 {
     const float h = 0x1p-6f, at = *x;
     static const double coefficient[] = {1, -8, 8, -1};
@@ -296,14 +283,15 @@ static double difference(struct bench *b, struct subject *s, float *x)
     for (unsigned i = 0; i < 4; i++) {
         *x = at + step[i] * h;
         moved += coefficient[i] * ((double)*x - (double)at); // as rounded: 12 h, nearly
-        forward(b, s, !b->c->evaluation, false);
+        op_forward(b, s, !b->c->evaluation, false);
         sum += coefficient[i] * (b->c->loss ? (double)em_f32(s->out[0])[0] : s->weighed);
     }
     *x = at;
     return sum / moved;
 }
 
-static void check_differences(struct bench *b, struct subject *reference, const struct result *r)
+void op_check_differences(struct op_bench *b, struct op_subject *reference,
+                          const struct op_result *r)
 {
     enum { PLACES = 12 };
     const double relative = b->c->difference_tolerance > 0 ? b->c->difference_tolerance : 1e-3;
@@ -324,138 +312,80 @@ static void check_differences(struct bench *b, struct subject *reference, const 
     }
 }
 
-// ---- states ----
-
-static void copy_rows(struct values *whole, const ember_tensor *part, size_t first, size_t rows)
-{
-    const size_t width = ember_tensor_count(part) / rows;
-    struct values v = values_of(part);
-    memcpy(whole->x + first * width, v.x, v.n * sizeof *v.x);
-    free(v.x);
-}
-
-// Each sequence by itself, in pieces of random length through its state, must give what the packed
-// whole gave. `whole` is a forward of all rows.
-static void check_pieces(struct bench *b, struct subject *s, const struct result *whole,
-                         double tolerance)
-{
-    const ember_batch all = b->batch;
-    struct values out[OP_OUTPUTS] = {{0}};
-    float *kept[OP_INPUTS] = {0};
-    for (unsigned k = 0; k < OP_OUTPUTS; k++) {
-        out[k] = (struct values){whole->out[k].n, checked_alloc(whole->out[k].n, sizeof(float))};
-    }
-    for (size_t i = 0; i < b->n_in; i++) {
-        kept[i] = values_of(&b->param[i]).x;
-    }
-    for (size_t q = 0; q < all.n_sequences; q++) {
-        ember_state *state;
-        CHECK_OK(em_state_create(em_program_layout(s->program), &state));
-        for (size_t t = all.offset[q]; t < all.offset[q + 1];) {
-            const size_t left = all.offset[q + 1] - t, n = 1 + em_rng_below(&b->rng, left);
-            const size_t offset[] = {0, n};
-            ember_batch part = all;
-            part.n_tokens = n, part.n_sequences = 1, part.offset = offset;
-            part.state_in = t > all.offset[q] ? &state : NULL; // a fresh start, and carried states
-            part.state_out = &state;
-            if (part.tokens) part.tokens += t, part.targets += t;
-            if (part.inputs) part.inputs += t * b->c->width;
-            for (size_t i = 0; i < b->n_in; i++) { // rows come from the front of the parameter
-                if (b->c->in[i].kind == OP_PARAMETER) continue;
-                const size_t width = ember_tensor_count(&b->param[i]) / b->rows;
-                memcpy(b->param[i].data, kept[i] + t * width, n * width * sizeof(float));
-            }
-            b->batch = part;
-            forward(b, s, false, false);
-            for (unsigned k = 0; k < OP_OUTPUTS; k++)
-                if (s->out[k] && s->out[k]->dtype == EMBER_F32) copy_rows(&out[k], s->out[k], t, n);
-            t += n;
-        }
-        em_state_destroy(state);
-    }
-    b->batch = all;
-    for (size_t i = 0; i < b->n_in; i++) {
-        memcpy(b->param[i].data, kept[i], em_tensor_bytes(&b->param[i]));
-        free(kept[i]);
-    }
-    for (unsigned k = 0; k < OP_OUTPUTS; k++) {
-        compare(&out[k], &whole->out[k], 1, tolerance, 0.1, b->c, "output", k, b->present,
-                "in pieces");
-        free(out[k].x);
-    }
-}
-
 // ---- the check ----
 
 enum { THREADS = 3 };
 
 struct subjects {
-    struct subject reference, cpu[THREADS], bf16, recomputed, inference, inference_reference;
+    struct op_subject reference, cpu[THREADS], bf16, recomputed, inference, inference_reference;
     struct em_pool *pool[THREADS];
 };
 
-static void check_rows(struct bench *b, struct subjects *s, size_t rows)
+static void check_rows(struct op_bench *b, struct subjects *s, size_t rows)
 {
     const struct op_case *c = b->c;
     const double tolerance = c->tolerance > 0 ? c->tolerance : 2e-5;
     set_rows(b, rows);
-    struct result expected = run(b, &s->reference, 1), first = run(b, &s->cpu[0], 1);
-    compare_results(b, &first, &expected, tolerance, 0.1, "cpu");
+    struct op_result expected = op_run(b, &s->reference, 1), first = op_run(b, &s->cpu[0], 1);
+    op_compare_results(b, &first, &expected, tolerance, 0.1, "cpu");
     for (unsigned t = 1; t < THREADS; t++) {
-        struct result r = run(b, &s->cpu[t], 1);
-        compare_results(b, &r, &first, 0, 0, t == 1 ? "2 threads" : "3 threads");
-        result_free(&r);
+        struct op_result r = op_run(b, &s->cpu[t], 1);
+        op_compare_results(b, &r, &first, 0, 0, t == 1 ? "2 threads" : "3 threads");
+        op_result_free(&r);
     }
-    struct result twice = run(b, &s->cpu[THREADS - 1], 2),
-                  twice_expected = run(b, &s->reference, 2);
+    struct op_result twice = op_run(b, &s->cpu[THREADS - 1], 2),
+                     twice_expected = op_run(b, &s->reference, 2);
     for (unsigned i = 0; i < OP_INPUTS; i++) {
-        compare(&twice.grad[i], &expected.grad[i], 2, tolerance, 0.1, c, "gradient", i, rows,
-                "cpu twice");
-        compare(&twice_expected.grad[i], &expected.grad[i], 2, tolerance, 0.1, c, "gradient", i,
-                rows, "reference twice");
+        op_compare(&twice.grad[i], &expected.grad[i], 2, tolerance, 0.1, c, "gradient", i, rows,
+                   "cpu twice");
+        op_compare(&twice_expected.grad[i], &expected.grad[i], 2, tolerance, 0.1, c, "gradient", i,
+                   rows, "reference twice");
     }
-    result_free(&twice);
-    result_free(&twice_expected);
+    op_result_free(&twice);
+    op_result_free(&twice_expected);
     zero_gradients(b);
-    forward(b, &s->cpu[0], !c->evaluation, false);
+    op_forward(b, &s->cpu[0], !c->evaluation, false);
     for (size_t i = 0; i < b->n_in; i++)
         for (size_t j = 0; b->param[i].grad && j < ember_tensor_count(&b->grad[i]); j++)
             assert_true(em_f32(&b->grad[i])[j] ==
                         0); // a forward alone leaves gradients as they are
     // A loss that made its gradient in forward makes it in backward here, perhaps with other
     // roundings.
-    struct result again = run(b, &s->recomputed, 1);
-    compare_results(b, &again, &first, c->vocabulary ? tolerance : 0, 0.1, "recomputed");
-    result_free(&again);
+    struct op_result again = op_run(b, &s->recomputed, 1);
+    op_compare_results(b, &again, &first, c->vocabulary ? tolerance : 0, 0.1, "recomputed");
+    op_result_free(&again);
     if (c->products) {
         // bf16 has 8 bits: each factor is off by at most 2^-9, sums of random signs by less.
-        struct result r = run(b, &s->bf16, 1);
-        compare_results(b, &r, &expected, 2e-2, 1, "bf16");
-        result_free(&r);
+        struct op_result r = op_run(b, &s->bf16, 1);
+        op_compare_results(b, &r, &expected, 2e-2, 1, "bf16");
+        op_result_free(&r);
     }
-    forward(b, &s->inference, false, false);
-    forward(b, &s->inference_reference, false, false);
+    op_forward(b, &s->inference, false, false);
+    op_forward(b, &s->inference_reference, false, false);
     for (unsigned k = 0; k < OP_OUTPUTS; k++) {
-        if (!s->inference.out[k] || s->inference.out[k]->dtype != EMBER_F32) continue;
-        struct values v = values_of(s->inference.out[k]),
-                      r = values_of(s->inference_reference.out[k]);
-        compare(&v, &r, 1, tolerance, 0.1, c, "output", k, rows, "inference");
-        if (!c->random) compare(&v, &first.out[k], 1, 0, 0.1, c, "output", k, rows, "inference");
+        if (!s->inference.out[k]) continue;
+        struct op_values v = op_values_of(s->inference.out[k]),
+                         r = op_values_of(s->inference_reference.out[k]);
+        op_compare(&v, &r, 1, tolerance, 0.1, c, "output", k, rows, "inference");
+        if (!c->random) op_compare(&v, &first.out[k], 1, 0, 0.1, c, "output", k, rows, "inference");
         free(v.x);
         free(r.x);
     }
-    if (rows == b->rows && !c->large) check_differences(b, &s->reference, &expected);
+    if (rows == b->rows && !c->large) op_check_differences(b, &s->reference, &expected);
     if (c->stateful && rows == b->rows) {
-        check_pieces(b, &s->inference, &first, tolerance);
-        check_pieces(b, &s->inference_reference, &expected, 1e-6);
+        op_check_pieces(b, &s->inference, &first, tolerance);
+        op_check_pieces(b, &s->inference_reference, &expected, 1e-6);
+        op_check_forks(b, &s->inference, &first, tolerance);
+        op_check_forks(b, &s->inference_reference, &expected, 1e-6);
+        op_check_carried(b, &s->inference, &s->reference, &s->cpu[THREADS - 1], &s->recomputed);
     }
-    result_free(&expected);
-    result_free(&first);
+    op_result_free(&expected);
+    op_result_free(&first);
 }
 
 void check_op(const struct op_case *c, uint64_t seed)
 {
-    struct bench b;
+    struct op_bench b;
     struct subjects s = {0};
     bench_init(&b, c, seed);
     set_rows(&b, b.rows);
@@ -494,8 +424,8 @@ void check_op(const struct op_case *c, uint64_t seed)
 
 void check_op_refused(const struct op_case *c, ember_status status, const char *text)
 {
-    struct bench b;
-    struct subject s = {0};
+    struct op_bench b;
+    struct op_subject s = {0};
     bench_init(&b, c, 1);
     set_rows(&b, b.rows);
     CHECK_OK(em_program_create(

@@ -21,6 +21,7 @@ struct op_input {
     bool constant;   // no gradient is wanted
     float low, high; // values are uniform in [low, high); both 0: [-1, 1)
     float keep_off;  // and not within this distance of 0 (a kink)
+    float apart;     // > 0: the values of a vector along the last dimension lie this far apart
 };
 
 enum { OP_INPUTS = 8, OP_OUTPUTS = 4 };
@@ -63,7 +64,9 @@ struct op_case {
  *   gradients add up: a second pass doubles them.
  * With all rows, gradients of reference equal differences of its outputs, at random places.
  * With `stateful`, outputs in pieces and one by one equal those of the packed whole, on both
- * backends. Data follow `seed`.
+ * backends, however states are carried on; and gradients of passes that start from a state are
+ * those of reference, equal differences, and are the same when recomputed. Before each pass the
+ * program's memory is filled with NaN. Data follow `seed`.
  */
 void check_op(const struct op_case *c, uint64_t seed);
 

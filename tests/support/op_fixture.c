@@ -61,6 +61,62 @@ static const struct em_op op_source = {
                 [EM_REFERENCE] = {source_forward, source_backward}},
 };
 
+// Choices of experts, as a router would make them: `used` experts of them, the last ones never.
+struct choose_attr {
+    size_t used, k;
+};
+
+static ember_status choose_shape(struct em_call *c)
+{
+    return em_out_rows(c, 0, EMBER_I32, c->in[0], 1, &em_attr(c, struct choose_attr)->k, 1);
+}
+
+static void choose_forward(const struct em_call *c)
+{
+    const struct choose_attr *a = em_attr_const(c, struct choose_attr);
+    for (size_t t = 0; t < c->out[0]->dim[0]; t++)
+        for (size_t n = 0; n < a->k; n++) {
+            int32_t *chosen = em_i32(c->out[0]) + t * a->k;
+            // The n-th of those that are left, whatever was chosen before.
+            size_t e = em_hash64(t, n, 5) % (a->used - n);
+            for (size_t before = 0; before < n; before++)
+                for (size_t m = 0; m < n; m++)
+                    if ((size_t)chosen[m] == e) e = (e + 1) % a->used;
+            chosen[n] = (int32_t)e;
+        }
+}
+
+static const struct em_op op_choose = {
+    .name = "test choices",
+    .shape = choose_shape,
+    .cost = no_cost,
+    .backend = {[EM_CPU] = {choose_forward, NULL}, [EM_REFERENCE] = {choose_forward, NULL}},
+};
+
+// x [T, K M] as [T K, M].
+struct spread_attr {
+    size_t k;
+};
+
+static ember_status spread_shape(struct em_call *c)
+{
+    const size_t k = em_attr(c, struct spread_attr)->k;
+    return em_out_rows(c, 0, EMBER_F32, c->in[0], k, &(size_t){c->in[0]->dim[1] / k}, 1);
+}
+
+static void spread_forward(const struct em_call *c)
+{
+    memcpy(c->out[0]->data, c->in[0]->data, em_tensor_bytes(c->out[0]));
+}
+
+static const struct em_op op_spread = {
+    .name = "test spread",
+    .shape = spread_shape,
+    .cost = no_cost,
+    .backend = {[EM_CPU] = {spread_forward, source_backward},
+                [EM_REFERENCE] = {spread_forward, source_backward}},
+};
+
 // A linear function of all outputs with random weights; the sum in double is kept beside the
 // output.
 struct weigh_attr {
@@ -121,6 +177,30 @@ ember_status fixture_source(ember_flow *flow, ember_tensor *parameter, ember_ten
     c->in[1] = plan;
     EM_TRY(em_record(flow, c));
     *x = c->out[0];
+    return EMBER_OK;
+}
+
+ember_status fixture_routing(ember_flow *flow, ember_tensor *like, size_t n_experts, size_t used,
+                             size_t k, ember_tensor *weights, ember_routing *routing)
+{
+    struct em_call *c = em_call_new(flow, &op_choose, 1);
+    if (!c) return EMBER_E_NOMEM;
+    c->in[0] = like;
+    *em_attr(c, struct choose_attr) = (struct choose_attr){used, k};
+    EM_TRY(em_record(flow, c));
+    *routing =
+        (ember_routing){.n_experts = n_experts, .k = k, .weights = weights, .indices = c->out[0]};
+    return ember_dispatch(flow, routing);
+}
+
+ember_status fixture_spread(ember_flow *flow, ember_tensor *x, size_t k, ember_tensor **y)
+{
+    struct em_call *c = em_call_new(flow, &op_spread, 1);
+    if (!c) return EMBER_E_NOMEM;
+    c->in[0] = x;
+    em_attr(c, struct spread_attr)->k = k;
+    EM_TRY(em_record(flow, c));
+    *y = c->out[0];
     return EMBER_OK;
 }
 

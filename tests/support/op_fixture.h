@@ -13,6 +13,15 @@ ember_status fixture_plan(ember_flow *flow, const size_t *present,
 ember_status fixture_source(ember_flow *flow, ember_tensor *parameter, ember_tensor *plan,
                             ember_tensor **x) EMBER_CHECKED;
 
+// A routing of `like`'s rows: each goes to k different experts of the first `used`, at random; with
+// its dispatch.
+ember_status fixture_routing(ember_flow *flow, ember_tensor *like, size_t n_experts, size_t used,
+                             size_t k, ember_tensor *weights, ember_routing *routing) EMBER_CHECKED;
+
+// The rows of x [T, k M], cut into k rows each.
+ember_status fixture_spread(ember_flow *flow, ember_tensor *x, size_t k,
+                            ember_tensor **y) EMBER_CHECKED;
+
 // loss [1]: a linear function of n contiguous f32 tensors (NULL: absent) with random weights in
 // [-1, 1). Each forward also puts it into *sum, not rounded to f32.
 ember_status fixture_weigh(ember_flow *flow, ember_tensor *const *x, unsigned n, double *sum,
