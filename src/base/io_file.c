@@ -46,13 +46,15 @@ static ember_status close_file(int fd, const char *path)
     return EMBER_OK;
 }
 
-static ember_status sync_parent(const char *path)
+// Cuts the path and mends it: behind the rename nothing may fail for want of memory.
+static ember_status sync_parent(char *path)
 {
-    const char *base = em_path_base(path);
-    char *parent = base == path ? em_strdup(".") : em_strndup(path, (size_t)(base - path));
-    if (!parent) return EMBER_E_NOMEM;
-    const ember_status status = em_sync_directory(parent);
-    em_free(parent);
+    char *base = path + (em_path_base(path) - path);
+    if (base == path) return em_sync_directory(".");
+    const char first = *base;
+    *base = 0;
+    const ember_status status = em_sync_directory(path);
+    *base = first;
     return status;
 }
 
