@@ -69,15 +69,15 @@ const char *em_read_string(struct em_reader *r, const char *key, const char *pre
 
 void em_form_set(struct em_reader *r, json_t *object, const char *key, json_t *value)
 {
-    if ((!value || !object || json_object_set_new(object, key, value) != 0) &&
-        r->status == EMBER_OK)
+    // Without an object the value is let go all the same.
+    if (json_object_set_new(object, key, value) != 0 && r->status == EMBER_OK)
         r->status = em_fail(EMBER_E_NOMEM, "%s: out of memory", r->where);
 }
 
 void em_form_add_block(struct em_reader *r, json_t *form, json_t *block)
 {
     json_t *blocks = json_object_get(form, "blocks");
-    if ((!block || json_array_append_new(blocks, block) != 0) && r->status == EMBER_OK)
+    if (json_array_append_new(blocks, block) != 0 && r->status == EMBER_OK)
         r->status = em_fail(EMBER_E_NOMEM, "%s: out of memory", r->where);
 }
 
