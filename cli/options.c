@@ -228,7 +228,8 @@ static int parse_option(struct parser *p, int argc, char **argv, int *i)
 {
     const char *word = argv[*i], *name = word + (word[1] == '-' ? 2 : 1);
     const size_t length = strcspn(name, "=");
-    const struct cli_option *o = (word[1] == '-') == (length > 1) ? find(p, name, length) : NULL;
+    // One letter may have two dashes, a word has to.
+    const struct cli_option *o = word[1] == '-' || length == 1 ? find(p, name, length) : NULL;
     if (!o) return unknown_option(p, word);
     if (o->given) *o->given = true;
     if (o->type == CLI_FLAG) {

@@ -6,7 +6,7 @@
 #include "bench/timing.h"
 #include "kernels/gemm.h"
 
-struct em_bench_gemm {
+struct em_bench_product {
     struct em_bench_time time; // of one product
     double flops;              // per second, from the median
     double roof; // its share of the machine's peak, measured between the products; for few rows and
@@ -20,7 +20,7 @@ struct em_bench_gemm {
 
 // `seconds`: how long to measure, 0: 1. Fails with EMBER_E_NOMEM, and with EMBER_E_RANGE where M, N
 // or K is 0.
-ember_status em_bench_gemm(enum em_gemm_type type, size_t M, size_t N, size_t K, double seconds,
-                           struct em_pool *pool, struct em_bench_gemm *result) EMBER_CHECKED;
+ember_status em_bench_product(enum em_gemm_type type, size_t M, size_t N, size_t K, double seconds,
+                              struct em_pool *pool, struct em_bench_product *result) EMBER_CHECKED;
 
 #endif

@@ -30,8 +30,8 @@ static void times_and_shares_are_consistent(void **state)
     struct em_pool *pool;
     assert_int_equal(em_pool_create(2, &pool), EMBER_OK);
     for (int type = EM_GEMM_F32; type <= EM_GEMM_BF16; type++) {
-        struct em_bench_gemm r;
-        assert_int_equal(em_bench_gemm((enum em_gemm_type)type, 33, 70, 41, 0.02, pool, &r),
+        struct em_bench_product r;
+        assert_int_equal(em_bench_product((enum em_gemm_type)type, 33, 70, 41, 0.02, pool, &r),
                          EMBER_OK);
         assert_true(r.time.min > 0 && r.time.min <= r.time.median && r.time.median <= r.time.max);
         assert_true(r.time.repeats >= 5);
@@ -47,15 +47,15 @@ static void times_and_shares_are_consistent(void **state)
 static void sizes_without_elements_or_memory_are_refused(void **state)
 {
     (void)state;
-    struct em_bench_gemm r;
+    struct em_bench_product r;
     memset(&r, 0, sizeof r);
-    assert_int_equal(em_bench_gemm(EM_GEMM_F32, 0, 1, 1, 0.01, NULL, &r), EMBER_E_RANGE);
+    assert_int_equal(em_bench_product(EM_GEMM_F32, 0, 1, 1, 0.01, NULL, &r), EMBER_E_RANGE);
     assert_non_null(strstr(ember_last_error(), "M, N and K"));
-    assert_int_equal(em_bench_gemm(EM_GEMM_F32, SIZE_MAX, 1, 2, 0.01, NULL, &r), EMBER_E_NOMEM);
-    assert_int_equal(em_bench_gemm(EM_GEMM_F32, 1, SIZE_MAX / 4, 1, 0.01, NULL, &r), EMBER_E_NOMEM);
+    assert_int_equal(em_bench_product(EM_GEMM_F32, SIZE_MAX, 1, 2, 0.01, NULL, &r), EMBER_E_NOMEM);
+    assert_int_equal(em_bench_product(EM_GEMM_F32, 1, SIZE_MAX / 4, 1, 0.01, NULL, &r), EMBER_E_NOMEM);
     for (size_t n = 1; n <= 3; n++) {
         em_alloc_fail_at(n, 0); // the reading roof is known by now
-        assert_int_equal(em_bench_gemm(EM_GEMM_F32, 2, 2, 2, 0.01, NULL, &r), EMBER_E_NOMEM);
+        assert_int_equal(em_bench_product(EM_GEMM_F32, 2, 2, 2, 0.01, NULL, &r), EMBER_E_NOMEM);
         em_alloc_fail_at(0, 0);
     }
     assert_true(r.threads == 0); // never written

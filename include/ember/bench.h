@@ -1,0 +1,62 @@
+/** @file bench.h  Measurements: how fast training, inference and single operations are here. */
+#ifndef EMBER_BENCH_H
+#define EMBER_BENCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <ember/runtime.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/**
+ * What to measure. Start from {0}; each benchmark reads what it needs. Weights and data are random;
+ * no tokenizer is read.
+ */
+typedef struct ember_bench_options {
+    ember_runtime runtime; /**< compute: default bf16 where the machine has instructions for it, for
+                              attention f32 */
+    const char *model;     /**< train, prefill, decode: a config file, a folder with config.json, or
+                              a preset's name */
+    size_t batch;          /**< train, attention: sequences */
+    size_t length;         /**< train, attention: tokens of each */
+    size_t steps;          /**< train: timed steps, after one untimed; default 5 */
+    size_t tokens;         /**< prefill, decode, moe; elementwise (default: what no cache holds),
+                              cross_entropy (default 1024) */
+    size_t context;        /**< decode: tokens already in the state; default 512 */
+    size_t m, n, k;        /**< gemm: C [M, N] = A [M, K] B [K, N] */
+    size_t heads, kv_heads, head_dim; /**< attention */
+    size_t dim; /**< moe; elementwise (default 1024), cross_entropy (default 512) */
+    size_t hidden, experts, chosen; /**< moe */
+    size_t vocabulary;              /**< cross_entropy; default 16384 */
+    size_t parameters;              /**< optimizer; default: what no cache holds */
+    bool backward;  /**< attention, moe: forward and backward together, else forward alone */
+    double seconds; /**< all but train: how long to measure, about; default 1 */
+} ember_bench_options;
+
+/** The figures of one benchmark. Free with ember_bench_free(). */
+typedef struct ember_bench_result ember_bench_result;
+
+/**
+ * Measures. Shares of the machine's peak are taken against a peak measured between the repeats.
+ *
+ * @param name  train, prefill, decode, gemm, attention, moe, elementwise, optimizer, cross_entropy.
+ * @retval EMBER_E_USAGE   there is no such benchmark in this build.
+ * @retval EMBER_E_RANGE   a size that the benchmark needs is 0.
+ * @retval EMBER_E_CONFIG  the model's config is not valid.
+ * @retval EMBER_E_NOMEM   the sizes do not fit into memory.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_bench(const char *name,
+                                                 const ember_bench_options *options,
+                                                 ember_bench_result **result);
+/** The figures as one JSON object, and as lines for people. Borrowed from the result. */
+EMBER_API const char *ember_bench_json(const ember_bench_result *result);
+EMBER_API const char *ember_bench_text(const ember_bench_result *result);
+EMBER_API void ember_bench_free(ember_bench_result *result); /**< NULL is fine */
+
+#ifdef __cplusplus
+}
+#endif
+#endif
