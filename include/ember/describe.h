@@ -46,6 +46,28 @@ EMBER_API EMBER_CHECKED ember_status ember_model_inspect(const char *path, bool 
 EMBER_API EMBER_CHECKED ember_status ember_machine_describe(const ember_runtime *runtime, bool json,
                                                             char **text);
 
+/** Start from {0}. */
+typedef struct ember_plan_options {
+    ember_runtime runtime; /**< compute: default as a run would choose */
+    size_t batch;          /**< sequences; 0: the recipe's, else 8 in training and 1 in inference */
+    size_t seq;            /**< tokens of each; 0: the recipe's, else 512 */
+    const char *const *data; /**< [n_data] texts to be trained on: their tokens and steps */
+    size_t n_data;
+} ember_plan_options;
+
+/**
+ * What training and running a model take, by the dry run that both begin with, without weights and
+ * without taking memory: parameters in all and of a token, memory by kind, floating-point
+ * operations a token, bytes of state.
+ *
+ * @param subject  a model folder, a config, a recipe, or a preset's name.
+ * @param options  NULL: all defaults.
+ * @retval EMBER_E_CONFIG  the config or recipe; or there is no such file and no such preset.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_plan_describe(const char *subject,
+                                                         const ember_plan_options *options,
+                                                         bool json, char **text);
+
 #ifdef __cplusplus
 }
 #endif

@@ -25,20 +25,33 @@ struct em_engine {
     struct em_conversation **member; // [sequences]
 };
 
+static ember_status record_pass(const struct em_model *m, const struct em_engine_options *o,
+                                size_t max_tokens, size_t max_sequences, struct pass *pass)
+{
+    struct pass p = {.max_tokens = max_tokens, .max_sequences = max_sequences};
+    EM_TRY(em_program_create(&(struct em_program_options){.backend = o->backend,
+                                                          .pool = o->pool,
+                                                          .packs = m->packs,
+                                                          .max_tokens = max_tokens,
+                                                          .max_sequences = max_sequences,
+                                                          .bf16 = o->bf16},
+                             &p.program));
+    const ember_status status = em_model_record(m, p.program, EM_HEAD_LAST, &p.outputs);
+    if (status != EMBER_OK) {
+        em_program_destroy(p.program);
+        return status;
+    }
+    *pass = p;
+    return EMBER_OK;
+}
+
 static ember_status open_pass(struct em_engine *e, size_t max_tokens, size_t max_sequences,
                               struct pass *pass)
 {
     if (pass->program) return EMBER_OK;
-    struct pass p = {.max_tokens = max_tokens, .max_sequences = max_sequences};
-    EM_TRY(em_program_create(&(struct em_program_options){.backend = e->options.backend,
-                                                          .pool = e->options.pool,
-                                                          .packs = e->model->packs,
-                                                          .max_tokens = max_tokens,
-                                                          .max_sequences = max_sequences,
-                                                          .bf16 = e->options.bf16},
-                             &p.program));
-    ember_status status = em_model_record(e->model, p.program, EM_HEAD_LAST, &p.outputs);
-    if (status == EMBER_OK) status = em_program_allocate(p.program);
+    struct pass p;
+    EM_TRY(record_pass(e->model, &e->options, max_tokens, max_sequences, &p));
+    const ember_status status = em_program_allocate(p.program);
     if (status != EMBER_OK) {
         em_program_destroy(p.program);
         return status;
@@ -59,6 +72,57 @@ static ember_status create(struct em_engine *e)
     return open_pass(e, S, S, &e->decode);
 }
 
+static struct em_engine_options completed(const struct em_engine_options *options)
+{
+    struct em_engine_options o = *options;
+    if (!o.chunk) o.chunk = CHUNK;
+    if (!o.sequences) o.sequences = 1;
+    return o;
+}
+
+static ember_status add_forecast(const struct pass *pass, struct em_engine_plan *plan)
+{
+    struct em_memory_plan memory;
+    EM_TRY(em_program_plan(pass->program, &memory));
+    plan->activations += memory.activations;
+    plan->scratch += memory.scratch;
+    plan->packed = memory.packed; // of the model: the same for all
+    return EMBER_OK;
+}
+
+static void add_states(const struct em_state_layout *layout, struct em_engine_plan *plan)
+{
+    for (size_t i = 0; i < layout->count; i++) {
+        const struct em_state_spec *s = &layout->spec[i];
+        plan->state_fixed += (s->fixed + s->window * s->per_token) * sizeof(float);
+        if (!s->window) plan->state_token += s->per_token * sizeof(float);
+    }
+}
+
+ember_status em_engine_forecast(const struct em_model *m, const struct em_engine_options *options,
+                                struct em_engine_plan *plan)
+{
+    const struct em_engine_options o = completed(options);
+    const size_t chunk = o.chunk > o.sequences ? o.chunk : o.sequences;
+    struct em_engine_plan sum = {0};
+    struct pass decode, prefill = {0}, whole = {0};
+    EM_TRY(record_pass(m, &o, o.sequences, o.sequences, &decode));
+    ember_status status;
+    EM_TRY_GOTO(status, out, record_pass(m, &o, chunk, o.sequences, &prefill));
+    EM_TRY_GOTO(status, out, record_pass(m, &o, chunk, 1, &whole));
+    EM_TRY_GOTO(status, out, add_forecast(&decode, &sum));
+    EM_TRY_GOTO(status, out, add_forecast(&prefill, &sum));
+    add_states(em_program_layout(decode.program), &sum);
+    sum.prompt_flops = em_program_cost(whole.program, false).flops / (double)chunk;
+    sum.made_flops = em_program_cost(decode.program, false).flops / (double)o.sequences;
+    *plan = sum;
+out:
+    em_program_destroy(decode.program);
+    em_program_destroy(prefill.program);
+    em_program_destroy(whole.program);
+    return status;
+}
+
 ember_status em_engine_create(const struct em_model *m, const struct em_engine_options *options,
                               struct em_engine **engine)
 {
@@ -67,9 +131,7 @@ ember_status em_engine_create(const struct em_model *m, const struct em_engine_o
     struct em_engine *e = em_calloc(1, sizeof *e);
     if (!e) return EMBER_E_NOMEM;
     e->model = m;
-    e->options = *options;
-    if (!e->options.chunk) e->options.chunk = CHUNK;
-    if (!e->options.sequences) e->options.sequences = 1;
+    e->options = completed(options);
     const ember_status status = create(e);
     if (status != EMBER_OK) {
         em_engine_destroy(e);

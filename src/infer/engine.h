@@ -22,6 +22,17 @@ void em_engine_destroy(struct em_engine *e); // NULL is fine; after its conversa
 const struct em_model *em_engine_model(const struct em_engine *e);
 size_t em_engine_sequences(const struct em_engine *e);
 
+// What an engine takes, without taking it: the model needs no weights. States hold `state_fixed`
+// bytes (windows full), and `state_token` for every token.
+struct em_engine_plan {
+    size_t activations, packed, scratch, state_fixed, state_token;
+    // A prompt's token, within a chunk at the beginning, and one that is made; without the older
+    // tokens that attention reads.
+    double prompt_flops, made_flops;
+};
+ember_status em_engine_forecast(const struct em_model *m, const struct em_engine_options *options,
+                                struct em_engine_plan *plan) EMBER_CHECKED;
+
 // A sequence of tokens and the state that they leave.
 struct em_conversation {
     ember_state *state;

@@ -3,17 +3,22 @@
 #include "base/rng.h"
 #include "models/model.h"
 
+// Each parameter begins on a cache line.
+size_t em_model_bytes(const struct em_model *m)
+{
+    size_t values = 0, bytes;
+    for (size_t i = 0; i < m->params.count; i++)
+        values += (ember_tensor_count(&m->params.param[i]->tensor) + 15) / 16 * 16;
+    return em_mul_size(values, sizeof(float), &bytes) ? bytes : SIZE_MAX;
+}
+
 ember_status em_model_allocate(struct em_model *m)
 {
     if (m->memory) return EMBER_OK;
-    size_t offset = 0;
-    // Each parameter begins on a cache line.
-    for (size_t i = 0; i < m->params.count; i++)
-        offset += (ember_tensor_count(&m->params.param[i]->tensor) + 15) / 16 * 16;
-    if (!em_mul_size(offset, sizeof(float), &m->memory_bytes) ||
-        !(m->memory = em_block_alloc(m->memory_bytes)))
+    m->memory_bytes = em_model_bytes(m);
+    if (m->memory_bytes == SIZE_MAX || !(m->memory = em_block_alloc(m->memory_bytes)))
         return em_fail(EMBER_E_NOMEM, "%s: no memory for %zu parameters", m->name, m->n_values);
-    offset = 0;
+    size_t offset = 0;
     for (size_t i = 0; i < m->params.count; i++) {
         ember_tensor *t = &m->params.param[i]->tensor;
         t->data = m->memory + offset;
@@ -59,7 +64,7 @@ ember_status em_model_attach_gradients(struct em_model *m, float *memory)
             p->tensor.grad = g;
         }
         if (p->tensor.grad) p->tensor.grad->data = memory;
-        memory += n;
+        if (memory) memory += n;
     }
     return EMBER_OK;
 }

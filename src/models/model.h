@@ -59,7 +59,8 @@ ember_status em_model_create(const json_t *config, const char *name,
                              struct em_model **model) EMBER_CHECKED;
 void em_model_close(struct em_model *m); // NULL is fine
 
-// Memory for the parameters, all zero.
+// Memory for the parameters, all zero; and how much that is.
+size_t em_model_bytes(const struct em_model *m);
 ember_status em_model_allocate(struct em_model *m) EMBER_CHECKED;
 // Random start: normal with the config's initializer_range, ones and zeros where the layers say so.
 void em_model_init(struct em_model *m, uint64_t seed);
@@ -84,7 +85,7 @@ ember_status em_model_save_weights(const struct em_model *m, const char *path,
 void em_model_count(const struct em_model *m, size_t *total, size_t *active);
 
 // Gives every parameter that is not frozen a gradient over `memory` (n_values floats, in the
-// parameters' order).
+// parameters' order). NULL: gradients without data, for a dry run.
 ember_status em_model_attach_gradients(struct em_model *m, float *memory) EMBER_CHECKED;
 
 enum em_head {
