@@ -24,8 +24,10 @@ struct em_family {
     // may be NULL.
     ember_status (*translate)(const json_t *config, const char *where,
                               const struct em_weights *weights, json_t **form);
-    // What a written config.json has to carry besides; NULL: nothing. Changes `config`.
-    ember_status (*complete)(json_t *config);
+    // What a written config.json has to carry besides, also where other programs have no default;
+    // NULL: nothing. Changes `config`; `form` is the model as it is, which counts where they
+    // differ.
+    ember_status (*complete)(json_t *config, const json_t *form);
 };
 
 extern const struct em_family *const em_families[];

@@ -31,6 +31,9 @@ static const char *const keys[] = {EM_COMMON_KEYS,
                                    "use_pos_enc",
                                    NULL};
 
+static const struct em_lfm2_shape preset = {
+    .width = 2560, .vocabulary = 65536, .layers = 32, .heads = 32, .kv_heads = 8, .norm_eps = 1e-5};
+
 // The rule of two thirds, in transformers' order of roundings.
 static size_t ffn_width(struct em_reader *r)
 {
@@ -47,8 +50,6 @@ static ember_status translate(const json_t *config, const char *where,
                               const struct em_weights *weights, json_t **form)
 {
     struct em_reader r = {config, where, EMBER_OK};
-    static const struct em_lfm2_shape preset = {
-        .width = 2560, .vocabulary = 65536, .layers = 32, .heads = 32, .kv_heads = 8};
     struct em_lfm2_shape s = em_lfm2_read_shape(&r, &preset);
     s.tied = em_read_bool(&r, "tie_embedding", s.tied);
     const size_t f = em_lfm2_trust_width(&r, weights, 0, ffn_width(&r));
@@ -68,12 +69,13 @@ static ember_status translate(const json_t *config, const char *where,
     return EMBER_OK;
 }
 
-// Other readers index these keys directly: the real width under both names, both ways to say which
-// layers attend, both ways to say theta and tying.
-static ember_status complete(json_t *config)
+// The real width under both names, both ways to say which layers attend, both ways to say theta and
+// tying.
+static ember_status complete(json_t *config, const json_t *form)
 {
     struct em_reader r = {config, "config.json", EMBER_OK};
-    const size_t f = ffn_width(&r), layers = em_read_size(&r, "num_hidden_layers", 32, 1, 4096);
+    const size_t f = em_form_ffn_width(form, 0),
+                 layers = json_array_size(json_object_get(form, "blocks"));
     json_t *types = json_array(), *indices = json_array();
     for (size_t i = 0; i < layers && r.status == EMBER_OK; i++) {
         const char *type;
@@ -92,9 +94,7 @@ static ember_status complete(json_t *config)
     em_form_set(&r, config, "block_auto_adjust_ff_dim", json_false());
     em_form_set(&r, config, "block_ffn_dim_multiplier", json_real(1));
     em_form_set(&r, config, "block_multiple_of", json_integer(256));
-    em_lfm2_complete(&r, config);
-    em_form_set(&r, config, "tie_embedding",
-                json_incref(json_object_get(config, "tie_word_embeddings")));
+    em_lfm2_complete(&r, &preset, form, config);
     return r.status;
 }
 

@@ -26,8 +26,15 @@ json_t *em_lfm2_ffn(size_t hidden);
 json_t *em_lfm2_block(struct em_reader *r, const char *type, double norm_eps, json_t *sequence,
                       json_t *channel);
 
-// Keys of a written config that other programs read and that both families have.
-void em_lfm2_complete(struct em_reader *r, json_t *config);
+// The keys of em_lfm2_shape in a written config.
+void em_lfm2_complete_shape(struct em_reader *r, const struct em_lfm2_shape *preset,
+                            json_t *config);
+// The same, and what LFM2 and LFM2-MoE have besides: other programs index these keys without a
+// default, or by their older names. `form` as in em_family.
+void em_lfm2_complete(struct em_reader *r, const struct em_lfm2_shape *preset, const json_t *form,
+                      json_t *config);
+// The width of the feed-forward layer in a block of a form.
+size_t em_form_ffn_width(const json_t *form, size_t block);
 
 // The width of the feed-forward layers as the file holds it, when it differs from what the config
 // says: a note.

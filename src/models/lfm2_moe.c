@@ -35,19 +35,37 @@ static const char *const keys[] = {EM_COMMON_KEYS,
                                    "expert_bias_update_rate",
                                    NULL};
 
-static json_t *moe(struct em_reader *r)
+static const struct em_lfm2_shape preset = {
+    .width = 2048, .vocabulary = 65536, .layers = 32, .heads = 32, .kv_heads = 8, .norm_eps = 1e-5};
+
+// What the config says of the experts.
+struct experts {
+    size_t count, chosen, width, dense;
+    bool bias, normalise;
+    double scale;
+};
+
+static struct experts read_experts(struct em_reader *r)
 {
-    const json_int_t experts = (json_int_t)em_read_size(r, "num_experts", 32, 1, 4096);
-    const size_t k = em_read_size(r, "num_experts_per_tok", 4, 1, 256);
-    const bool normalise = em_read_bool(r, "norm_topk_prob", true);
+    return (struct experts){
+        .count = em_read_size(r, "num_experts", 32, 1, 4096),
+        .chosen = em_read_size(r, "num_experts_per_tok", 4, 1, 256),
+        .width = em_read_size(r, "moe_intermediate_size", 1792, 1, 1u << 20),
+        .dense = em_read_size(r, "num_dense_layers", 2, 0, 4096),
+        .bias = em_read_bool(r, "use_expert_bias", true),
+        .normalise = em_read_bool(r, "norm_topk_prob", true),
+        .scale = em_read_double(r, "routed_scaling_factor", 1, 0, 1000),
+    };
+}
+
+static json_t *moe(struct em_reader *r, const struct experts *e)
+{
     return json_pack("{s:s, s:I, s:{s:s, s:I}, s:{s:s, s:I, s:b, s:b, s:b, s:f, s:f, s:f, s:f}}",
-                     "type", "moe", "experts", experts, "expert", "type", "swiglu", "hidden",
-                     (json_int_t)em_read_size(r, "moe_intermediate_size", 1792, 1, 1u << 20),
-                     "router", "type", "sigmoid_topk", "k", (json_int_t)k, "renormalise", normalise,
-                     "accept_single", k == 1 && normalise, "selection_bias",
-                     em_read_bool(r, "use_expert_bias", true), "scale",
-                     em_read_double(r, "routed_scaling_factor", 1, 0, 1000), "aux_loss",
-                     em_read_double(r, "router_aux_loss_coef", 0, 0, 100), "z_loss",
+                     "type", "moe", "experts", (json_int_t)e->count, "expert", "type", "swiglu",
+                     "hidden", (json_int_t)e->width, "router", "type", "sigmoid_topk", "k",
+                     (json_int_t)e->chosen, "renormalise", e->normalise, "accept_single",
+                     e->chosen == 1 && e->normalise, "selection_bias", e->bias, "scale", e->scale,
+                     "aux_loss", em_read_double(r, "router_aux_loss_coef", 0, 0, 100), "z_loss",
                      em_read_double(r, "router_z_loss_coef", 0, 0, 100), "bias_rate",
                      em_read_double(r, "expert_bias_update_rate", 0, 0, 1));
 }
@@ -56,13 +74,11 @@ static ember_status translate(const json_t *config, const char *where,
                               const struct em_weights *weights, json_t **form)
 {
     struct em_reader r = {config, where, EMBER_OK};
-    static const struct em_lfm2_shape preset = {
-        .width = 2048, .vocabulary = 65536, .layers = 32, .heads = 32, .kv_heads = 8};
     struct em_lfm2_shape s = em_lfm2_read_shape(&r, &preset);
     s.tied = em_read_bool(&r, "tie_embedding", s.tied);
-    const size_t dense = em_read_size(&r, "num_dense_layers", 2, 0, 4096);
+    const struct experts experts = read_experts(&r);
     size_t f = em_read_size(&r, "intermediate_size", 7168, 1, 1u << 24);
-    if (dense) f = em_lfm2_trust_width(&r, weights, 0, f);
+    if (experts.dense) f = em_lfm2_trust_width(&r, weights, 0, f);
     if (r.status == EMBER_OK && !json_is_array(json_object_get(config, "layer_types")))
         return em_fail(EMBER_E_CONFIG,
                        "%s: layer_types is needed: \"conv\" or \"full_attention\" for every layer",
@@ -72,9 +88,9 @@ static ember_status translate(const json_t *config, const char *where,
     for (size_t i = 0; i < s.layers && r.status == EMBER_OK; i++) {
         json_t *mixer = NULL;
         r.status = em_lfm2_mixer(&r, &s, i, &mixer);
-        em_form_add_block(
-            &r, result,
-            em_lfm2_block(&r, "pre_norm", s.norm_eps, mixer, i < dense ? em_lfm2_ffn(f) : moe(&r)));
+        em_form_add_block(&r, result,
+                          em_lfm2_block(&r, "pre_norm", s.norm_eps, mixer,
+                                        i < experts.dense ? em_lfm2_ffn(f) : moe(&r, &experts)));
     }
     if (r.status != EMBER_OK) {
         json_decref(result);
@@ -84,10 +100,21 @@ static ember_status translate(const json_t *config, const char *where,
     return EMBER_OK;
 }
 
-static ember_status complete(json_t *config)
+static ember_status complete(json_t *config, const json_t *form)
 {
     struct em_reader r = {config, "config.json", EMBER_OK};
-    em_lfm2_complete(&r, config);
+    const struct experts e = read_experts(&r);
+    const size_t f = e.dense ? em_form_ffn_width(form, 0)
+                             : em_read_size(&r, "intermediate_size", 7168, 1, 1u << 24);
+    em_lfm2_complete(&r, &preset, form, config);
+    em_form_set(&r, config, "intermediate_size", json_integer((json_int_t)f));
+    em_form_set(&r, config, "num_experts", json_integer((json_int_t)e.count));
+    em_form_set(&r, config, "num_experts_per_tok", json_integer((json_int_t)e.chosen));
+    em_form_set(&r, config, "moe_intermediate_size", json_integer((json_int_t)e.width));
+    em_form_set(&r, config, "num_dense_layers", json_integer((json_int_t)e.dense));
+    em_form_set(&r, config, "use_expert_bias", json_boolean(e.bias));
+    em_form_set(&r, config, "norm_topk_prob", json_boolean(e.normalise));
+    em_form_set(&r, config, "routed_scaling_factor", json_real(e.scale));
     return r.status;
 }
 

@@ -61,18 +61,24 @@ static ember_status rope_of(struct em_reader *r, const char *type, size_t head_d
     return em_read_rope(r, own, 1e6, head_dim, context, attention);
 }
 
+// LFM3's norm_eps goes by two names.
+static struct em_lfm2_shape preset_of(struct em_reader *r)
+{
+    return (struct em_lfm2_shape){.width = 2048,
+                                  .vocabulary = 128000,
+                                  .layers = 24,
+                                  .heads = 16,
+                                  .kv_heads = 4,
+                                  .head_dim = 128,
+                                  .norm_eps = em_read_double(r, "rms_norm_eps", 1e-5, 0, 1)};
+}
+
 static ember_status translate(const json_t *config, const char *where,
                               const struct em_weights *weights, json_t **form)
 {
     (void)weights;
     struct em_reader r = {config, where, EMBER_OK};
-    static const struct em_lfm2_shape preset = {.width = 2048,
-                                                .vocabulary = 128000,
-                                                .layers = 24,
-                                                .heads = 16,
-                                                .kv_heads = 4,
-                                                .head_dim = 128};
-    const struct em_lfm2_shape s = em_lfm2_read_shape(&r, &preset);
+    const struct em_lfm2_shape preset = preset_of(&r), s = em_lfm2_read_shape(&r, &preset);
     const size_t f = em_read_size(&r, "intermediate_size", 7680, 1, 1u << 24),
                  window = em_read_size(&r, "sliding_window", 256, 0, 1u << 30);
     const bool bias = em_read_bool(&r, "attention_bias", false);
@@ -117,6 +123,17 @@ static ember_status translate(const json_t *config, const char *where,
     return EMBER_OK;
 }
 
+static ember_status complete(json_t *config, const json_t *form)
+{
+    (void)form;
+    struct em_reader r = {config, "config.json", EMBER_OK};
+    const struct em_lfm2_shape preset = preset_of(&r), s = em_lfm2_read_shape(&r, &preset);
+    em_lfm2_complete_shape(&r, &preset, config);
+    json_object_del(config, "rms_norm_eps"); // another name of norm_eps
+    em_form_set(&r, config, "head_dim", json_integer((json_int_t)s.head_dim));
+    return r.status;
+}
+
 extern const struct em_family em_family_lfm3;
 const struct em_family em_family_lfm3 = {
     .name = "lfm3",
@@ -125,4 +142,5 @@ const struct em_family em_family_lfm3 = {
     .names = names,
     .keys = keys,
     .translate = translate,
+    .complete = complete,
 };

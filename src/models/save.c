@@ -17,7 +17,7 @@ ember_status em_model_save_config(const struct em_model *m, const char *folder,
     char *path = em_path_join(folder, "config.json");
     ember_status status = EMBER_OK;
     if (!config || !path) status = em_fail(EMBER_E_NOMEM, "%s: out of memory", folder);
-    if (status == EMBER_OK && m->family->complete) status = m->family->complete(config);
+    if (status == EMBER_OK && m->family->complete) status = m->family->complete(config, m->form);
     if (status == EMBER_OK && m->family->architecture)
         status =
             json_object_set_new(config, "architectures", json_pack("[s]", m->family->architecture))
