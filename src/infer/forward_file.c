@@ -1,5 +1,6 @@
 #include "infer/forward_file.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -57,6 +58,12 @@ static ember_status read_tokens(const struct em_safetensors *file, const struct 
     return in->tokens ? read_integers(t, path, m->vocabulary, in->tokens) : EMBER_E_NOMEM;
 }
 
+static ember_status read_floats(const struct em_st_tensor *t, const char *path, float *to)
+{
+    const ember_status status = em_st_tensor_f32(t, to);
+    return status == EMBER_OK ? EMBER_OK : em_fail_in(status, "%s", path);
+}
+
 static ember_status read_values(const struct em_safetensors *file, const struct em_model *m,
                                 struct input *in)
 {
@@ -71,15 +78,17 @@ static ember_status read_values(const struct em_safetensors *file, const struct 
     in->B = t->shape[0];
     in->T = t->shape[1];
     if (!(in->values = em_calloc(t->elements, sizeof(float)))) return EMBER_E_NOMEM;
-    EM_TRY(em_st_tensor_f32(t, in->values));
+    EM_TRY(read_floats(t, path, in->values));
     if (!spans) return EMBER_OK;
     if (spans->rank != 2 || spans->shape[0] != in->B || spans->shape[1] != in->T)
         return em_fail(EMBER_E_SHAPE, "%s: timespans has to be [%zu, %zu]", path, in->B, in->T);
     if (!(in->timespans = em_calloc(spans->elements, sizeof(float)))) return EMBER_E_NOMEM;
-    EM_TRY(em_st_tensor_f32(spans, in->timespans));
+    EM_TRY(read_floats(spans, path, in->timespans));
     for (size_t i = 0; i < spans->elements; i++)
-        if (!(in->timespans[i] > 0))
-            return em_fail(EMBER_E_RANGE, "%s: timespans[%zu] has to be greater than 0", path, i);
+        if (!(in->timespans[i] > 0) || !isfinite(in->timespans[i]))
+            return em_fail(EMBER_E_RANGE,
+                           "%s: timespans[%zu] is %g; it has to be finite and greater than 0", path,
+                           i, (double)in->timespans[i]);
     return EMBER_OK;
 }
 
@@ -163,7 +172,7 @@ static ember_status run_gradients(struct em_model *m, const struct input *in,
     }
     EM_TRY_GOTO(status, out, em_model_record(m, p, EM_HEAD_LOSS, &outputs));
     EM_TRY_GOTO(status, out, em_program_allocate(p));
-    const size_t scored = m->vocabulary ? in->B * (in->T - 1) : in->B;
+    const size_t scored = m->vocabulary ? in->B * (in->T - 1) : 1;
     double loss = 0;
     for (size_t row = 0; row < in->B; row++) {
         size_t offset[2];
@@ -172,10 +181,16 @@ static ember_status run_gradients(struct em_model *m, const struct input *in,
             targets[t] = t + 1 < in->T ? batch.tokens[t + 1] : -1;
         if (in->tokens) batch.targets = targets;
         const struct em_run run = {
-            .batch = &batch, .gradients = true, .loss_scale = 1 / (double)(scored ? scored : 1)};
+            .batch = &batch, .gradients = true, .loss_scale = 1 / (double)scored};
         EM_TRY_GOTO(status, out, em_program_forward(p, &run));
         EM_TRY_GOTO(status, out, em_program_backward(p));
         loss += (double)em_f32(outputs.loss)[0];
+    }
+    // The mean of a row's squared outputs is what came of each row.
+    if (!m->vocabulary) {
+        loss /= (double)in->B;
+        for (size_t i = 0; i < m->n_values; i++)
+            result->gradient[i] /= (float)in->B;
     }
     result->loss = (float)loss;
 out:

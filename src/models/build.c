@@ -150,6 +150,13 @@ static ember_status build_layers(struct em_model *m)
     m->context = o.max_position_embeddings;
     m->init_range = o.initializer_range;
     m->frozen_row = (ptrdiff_t)o.frozen_row;
+    if ((double)m->frozen_row != o.frozen_row)
+        return em_fail(EMBER_E_CONFIG, "%s.frozen_row has to be an integer, not %g", m->name,
+                       o.frozen_row);
+    if (m->vocabulary && (o.input_size || o.output_size))
+        return em_fail(EMBER_E_CONFIG,
+                       "%s.%s is for models of `inputs`; this one reads tokens (vocab_size %zu)",
+                       m->name, o.input_size ? "input_size" : "output_size", m->vocabulary);
     if (m->frozen_row >= (ptrdiff_t)(m->vocabulary ? m->vocabulary : 1))
         return em_fail(EMBER_E_CONFIG, "%s: frozen_row %td is outside the vocabulary of %zu",
                        m->name, m->frozen_row, m->vocabulary);
@@ -262,7 +269,7 @@ void em_model_count(const struct em_model *m, size_t *total, size_t *active)
             const size_t length = strlen(moe->path);
             if (strncmp(p->tensor.name, moe->path, length) == 0 &&
                 strncmp(p->tensor.name + length, ".expert", 7) == 0)
-                n = n / moe->experts * moe->k;
+                n = n * moe->k / moe->experts;
         }
         *active += n;
     }
