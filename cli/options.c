@@ -86,7 +86,7 @@ struct parser {
     size_t count;
     struct cli_common *common;
     const char *backend, *dtype;
-    double threads;
+    size_t threads;
 };
 
 // "p|prompt" is -p and --prompt.
@@ -255,7 +255,7 @@ int cli_parse(const struct cli_command *command, const struct cli_option *option
     for (; options && options[own].name; own++)
         p.table[p.count++] = options[own];
     const struct cli_option shared[] = {
-        {"threads", CLI_DOUBLE, &p.threads, "N", "all allowed", "threads to compute with", 1, 4096,
+        {"threads", CLI_SIZE, &p.threads, "N", "all allowed", "threads to compute with", 1, 4096,
          false, NULL},
         {"backend", CLI_STRING, &p.backend, "NAME", "cpu", "reference or cpu", 0, 0, false, NULL},
         {"dtype", CLI_STRING, &p.dtype, "NAME", NULL,
