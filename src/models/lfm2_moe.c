@@ -54,7 +54,7 @@ static struct experts read_experts(struct em_reader *r)
         .dense = em_read_size(r, "num_dense_layers", 2, 0, 4096),
         .bias = em_read_bool(r, "use_expert_bias", true),
         .normalise = em_read_bool(r, "norm_topk_prob", true),
-        .scale = em_read_double(r, "routed_scaling_factor", 1, 0, 1000),
+        .scale = em_read_double(r, "routed_scaling_factor", 1, 1e-6, 1000),
     };
 }
 

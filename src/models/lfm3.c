@@ -49,7 +49,11 @@ static ember_status rope_of(struct em_reader *r, const char *type, size_t head_d
     if (!all || json_is_null(all)) {
         const bool full = strcmp(type, "full_attention") == 0;
         em_form_set(r, attention, "rope_theta", json_real(full ? 1e6 : 1e4));
-        if (full) em_form_set(r, attention, "rope_pairs", json_integer((json_int_t)(head_dim / 4)));
+        const size_t pairs = head_dim / 4;
+        if (full && pairs)
+            em_form_set(r, attention, "rope_pairs", json_integer((json_int_t)pairs));
+        else if (full)
+            em_form_set(r, attention, "rope", json_string("none"));
         return r->status;
     }
     const json_t *own = json_object_get(all, type);

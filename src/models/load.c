@@ -36,32 +36,41 @@ struct fused {
 };
 
 // Experts as transformers holds them in memory: gate_up_proj [E, 2F, D] (w1 then w3) and down_proj
-// [E, D, F].
-static struct fused find_fused(const struct em_weights *weights, const struct em_file_tensor *f)
+// [E, D, F]. fused->tensor stays NULL where there is none.
+static ember_status find_fused(const struct em_weights *weights, const struct em_file_tensor *f,
+                               struct fused *fused)
 {
     char name[256];
     const char *at = strstr(f->name, ".experts.");
-    struct fused result = {0};
     size_t expert;
     char which;
+    *fused = (struct fused){0};
     if (!at || sscanf(at, ".experts.%zu.w%c.weight", &expert, &which) != 2 || f->ndim != 2)
-        return result;
+        return EMBER_OK;
     snprintf(name, sizeof name, "%.*s.experts.%s", (int)(at - f->name), f->name,
              which == '2' ? "down_proj" : "gate_up_proj");
-    const struct em_st_tensor *t = em_weights_find(weights, name);
+    if (!em_weights_find(weights, name)) return EMBER_OK;
     const size_t parts = which == '2' ? 1 : 2;
-    if (!t || t->rank != 3 || t->shape[0] <= expert || t->shape[1] != parts * f->dim[0] ||
-        t->shape[2] != f->dim[1])
-        return result;
-    result.tensor = t;
-    result.first = (expert * parts + (which == '3' ? 1 : 0)) * f->count;
-    return result;
+    const size_t shape[] = {f->param->tensor.dim[0], parts * f->dim[0], f->dim[1]};
+    EM_TRY(em_weights_need(weights, name, shape, 3, &fused->tensor));
+    fused->first = (expert * parts + (which == '3' ? 1 : 0)) * f->count;
+    return EMBER_OK;
 }
 
 static bool same_shape(const struct em_st_tensor *t, const struct em_file_tensor *f)
 {
     return t->rank == f->ndim &&
            (f->ndim == 0 || memcmp(t->shape, f->dim, f->ndim * sizeof *f->dim) == 0);
+}
+
+static ember_status load_values(const struct em_weights *weights, const struct em_st_tensor *t,
+                                size_t first, size_t count, float *to)
+{
+    const size_t bytes = em_st_dtype_bits(t->dtype) / 8;
+    const ember_status status = em_st_to_f32(t->dtype, t->data + first * bytes, to, count);
+    return status == EMBER_OK
+               ? EMBER_OK
+               : em_fail_in(status, "%s: tensor %s", em_weights_path(weights), t->name);
 }
 
 static ember_status load_one(const struct em_weights *weights, const struct em_file_tensor *f,
@@ -71,21 +80,47 @@ static ember_status load_one(const struct em_weights *weights, const struct em_f
     const struct em_st_tensor *t = em_weights_find(weights, f->name);
     if (!t) t = find_other_spelling(weights, f->name);
     if (!t) {
-        const struct fused fused = find_fused(weights, f);
+        struct fused fused;
+        EM_TRY(find_fused(weights, f, &fused));
         if (fused.tensor) {
             *used = fused.tensor;
-            const size_t bytes = em_st_dtype_bits(fused.tensor->dtype) / 8;
-            return em_st_to_f32(fused.tensor->dtype, fused.tensor->data + fused.first * bytes, to,
-                                f->count);
+            return load_values(weights, fused.tensor, fused.first, f->count, to);
         }
     }
     if (!t && f->param->init == EMBER_INIT_BUFFER) { // a file without the buffer: it starts at zero
         memset(to, 0, f->count * sizeof *to);
         return EMBER_OK;
     }
-    if (!t || !same_shape(t, f)) EM_TRY(em_weights_need(weights, f->name, f->dim, f->ndim, &t));
+    if (!t || !same_shape(t, f))
+        EM_TRY(em_weights_need(weights, t ? t->name : f->name, f->dim, f->ndim, &t));
     *used = t;
-    return em_st_tensor_f32(t, to);
+    return load_values(weights, t, 0, f->count, to);
+}
+
+static bool is_finite(const float *x, size_t n)
+{
+    bool finite = true;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        finite &= (bits & 0x7f800000u) != 0x7f800000u;
+    }
+    return finite;
+}
+
+// One such weight makes every result NaN, and nothing later would say where it came from.
+static void warn_not_finite(const struct em_model *m, const struct em_weights *weights)
+{
+    size_t count = 0;
+    const char *first = NULL;
+    for (size_t i = 0; i < m->n_file_tensors; i++) {
+        const struct em_file_tensor *f = &m->file_tensor[i];
+        if (is_finite(em_f32(&f->param->tensor) + f->offset, f->count)) continue;
+        if (!count++) first = f->name;
+    }
+    if (count)
+        em_warn("%s: %zu tensors hold values that are not finite, the first is %s",
+                em_weights_path(weights), count, first);
 }
 
 static int by_address(const void *a, const void *b)
@@ -122,7 +157,10 @@ ember_status em_model_load(struct em_model *m, const struct em_weights *weights)
     ember_status status = EMBER_OK;
     for (size_t i = 0; i < m->n_file_tensors && status == EMBER_OK; i++)
         status = load_one(weights, &m->file_tensor[i], &used[i]);
-    if (status == EMBER_OK) note_unused(m, weights, used, m->n_file_tensors);
+    if (status == EMBER_OK) {
+        note_unused(m, weights, used, m->n_file_tensors);
+        warn_not_finite(m, weights);
+    }
     em_free(used);
     em_packs_changed(m->packs);
     return status;

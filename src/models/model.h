@@ -64,13 +64,13 @@ size_t em_model_bytes(const struct em_model *m);
 ember_status em_model_allocate(struct em_model *m) EMBER_CHECKED;
 // Random start: normal with the config's initializer_range, ones and zeros where the layers say so.
 void em_model_init(struct em_model *m, uint64_t seed);
-// Every tensor by its file name; a missing one, or one of another shape, fails; unused ones are
-// noted.
+// Every tensor by its file name; a missing one, or one of another shape, fails; unused ones, and
+// values that are not finite, are a line each.
 ember_status em_model_load(struct em_model *m, const struct em_weights *weights) EMBER_CHECKED;
 
 // A model folder: config.json and its weights. create, allocate, load.
 ember_status em_model_open(const char *path, struct em_model **model) EMBER_CHECKED;
-// The config alone, from a folder, a config file or a preset's name.
+// The config alone, from a folder or a config file.
 ember_status em_model_read_config(const char *path, json_t **config) EMBER_CHECKED;
 
 // config.json, completed with what other programs ask for, and model.safetensors (f32 or bf16;

@@ -14,7 +14,7 @@ struct em_topk_router {
 
 #define EM_TOPK_OPTIONS                                                                            \
     EMBER_OPT_SIZE(struct em_topk_router, k, 2, 1, 256, "experts a token goes to"),                \
-        EMBER_OPT_FLOAT(struct em_topk_router, scale, 1, 0, 1000, "multiplies the weights"),       \
+        EMBER_OPT_FLOAT(struct em_topk_router, scale, 1, 1e-6, 1000, "multiplies the weights"),    \
         EMBER_OPT_FLOAT(struct em_topk_router, aux_loss, 0, 0, 100,                                \
                         "coefficient of the balance loss E sum f P over the whole batch, f "       \
                         "divided by k: 1 when balanced "                                           \
