@@ -1,5 +1,5 @@
 #!/bin/sh
-# What make ci adds to make test: the tests on aarch64 under qemu, and a minute of fuzzing for each parser.
+# What make ci adds to make test: the thread sanitizer, the tests on aarch64 under qemu, and a minute of fuzzing for each parser.
 # Usage: tools/ci.sh   (FUZZ_SECONDS=N for another length)
 set -eu
 cd "$(dirname "$0")/.."
@@ -15,6 +15,15 @@ configure() { # PRESET OPTION...; its output only when it fails
         exit 1
     }
 }
+
+# Where threads share: the pool, and what runs on it, under the thread sanitizer.
+shared='base/threads base/alloc kernels/gemm ops/attention ops/linear ops/grouped_linear text/bpe_train models/golden'
+stage "threads: build"
+configure tsan
+# shellcheck disable=SC2046 # several words on purpose
+cmake --build --preset tsan --target $(echo "$shared" | sed 's/[^ ]*/test_&/g' | tr / _)
+stage "threads: tests"
+ctest --test-dir build/tsan --output-on-failure -R "^($(echo "$shared" | tr ' ' '|'))\$"
 
 stage "aarch64: build"
 tools/fetch_aarch64.sh build/aarch64-libraries
