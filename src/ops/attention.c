@@ -10,6 +10,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/kernels.h"
+#include "ops/bytes.h"
 #include "ops/rows.h"
 
 struct attr {
@@ -78,34 +79,53 @@ static void cost(const struct em_call *c, struct em_cost *forward, struct em_cos
     *backward = (struct em_cost){2.5 * flops, 2.5 * bytes};
 }
 
-// Appends the sequence's new keys and values to its state, dropping what a window no longer sees.
-// Afterwards the slot ends with them; returns how many tokens stand before them.
-static size_t extend_state(const struct em_call *c, size_t s, const struct em_slot *in,
-                           struct em_slot *out)
+// Makes room at the end of the sequence's state for its new keys and values, with those before them
+// that a window still sees: `past` tokens.
+static void extend_state(const struct em_call *c, size_t s)
 {
     const size_t *offset = c->exec->batch->offset, T = offset[s + 1] - offset[s];
-    const size_t half = c->in[K]->dim[1] * c->in[K]->dim[2],
+    const size_t token = 2 * c->in[K]->dim[1] * c->in[K]->dim[2],
                  window = em_attr_const(c, struct attr)->window;
+    const struct em_slot *in = em_slot_in(c, s);
+    struct em_slot *out = em_slot_out(c, s);
     size_t past = in ? in->length : 0;
     const size_t keep = window && past > window - 1 ? window - 1 : past;
     if (in && in != out) {
-        if (keep)
-            memcpy(out->tokens, in->tokens + (past - keep) * 2 * half,
-                   keep * 2 * half * sizeof(float));
+        em_copy_bytes(c->exec->pool, out->tokens, keep ? in->tokens + (past - keep) * token : NULL,
+                      keep * token * sizeof(float));
         past = keep;
     } else if (past + T > out->capacity) {
-        memmove(out->tokens, out->tokens + (past - keep) * 2 * half,
-                keep * 2 * half * sizeof(float));
+        memmove(out->tokens, out->tokens + (past - keep) * token, keep * token * sizeof(float));
         past = keep;
     }
-    const struct em_strip k = em_strip_of(c->in[K]), v = em_strip_of(c->in[V]);
-    for (size_t t = 0; t < T; t++) {
-        float *to = out->tokens + (past + t) * 2 * half;
-        memcpy(to, em_strip_row(&k, offset[s] + t), half * sizeof *to);
-        memcpy(to + half, em_strip_row(&v, offset[s] + t), half * sizeof *to);
-    }
     out->length = past + T;
-    return past;
+}
+
+// Tokens [begin, end) of the batch into the ends of their sequences' states.
+static void append_tokens(void *arg, size_t begin, size_t end, unsigned thread)
+{
+    (void)thread;
+    const struct em_call *c = em_task_call(arg);
+    const size_t *offset = c->exec->batch->offset, half = c->in[K]->dim[1] * c->in[K]->dim[2];
+    const struct em_strip k = em_strip_of(c->in[K]), v = em_strip_of(c->in[V]);
+    size_t s = em_sequence_of(c, begin);
+    for (size_t t = begin; t < end; t++) {
+        while (t >= offset[s + 1])
+            s++;
+        const struct em_slot *out = em_slot_out(c, s);
+        if (!out) continue;
+        float *to = out->tokens + (out->length - (offset[s + 1] - t)) * 2 * half;
+        memcpy(to, em_strip_row(&k, t), half * sizeof *to);
+        memcpy(to + half, em_strip_row(&v, t), half * sizeof *to);
+    }
+}
+
+static void extend_states(const struct em_call *c)
+{
+    if (!c->exec->batch->state_out) return;
+    for (size_t s = 0; s < c->exec->batch->n_sequences; s++)
+        if (em_slot_out(c, s)) extend_state(c, s);
+    em_over_rows(c, c->in[K]->dim[0], 2 * em_strip_of(c->in[K]).width, append_tokens);
 }
 
 // Sequence s for the kernels. Its keys are those of this batch, or its state's, which end with
@@ -138,26 +158,30 @@ static struct em_attention sequence(const struct em_call *c, size_t s)
     return a;
 }
 
-static void extend_states(const struct em_call *c)
-{
-    for (size_t s = 0; s < c->exec->batch->n_sequences; s++) {
-        struct em_slot *out = em_slot_out(c, s);
-        if (out) extend_state(c, s, em_slot_in(c, s), out);
-    }
-}
-
 struct work {
     const struct em_call *call;
     char *scratch;
     size_t thread_bytes;
 };
 
-// Pieces are (sequence, block of queries, key head), the long ones of a sequence first. A lone
-// query takes several key heads at once, so that a token's keys are read from end to end.
-static size_t pieces_of(const struct em_attention *a)
+// Pieces are (sequence, block of queries, key heads), the long ones of a sequence first. Many
+// queries take one key head at a time; a lone one takes several, so that a token's keys are read
+// from end to end, but leaves work for other threads.
+struct pieces {
+    size_t block, blocks, heads, groups; // queries of a piece, key heads of a piece; how many
+};
+
+static struct pieces pieces_of(const struct em_call *c, const struct em_attention *a)
 {
-    const size_t block = em_attention_queries(a);
-    return (a->T + block - 1) / block * a->G;
+    struct pieces p = {.block = em_attention_queries(a), .heads = 1};
+    p.blocks = (a->T + p.block - 1) / p.block;
+    if (a->T == 1) {
+        const size_t wanted = 2 * em_pool_threads(c->exec->pool), S = c->exec->batch->n_sequences;
+        p.heads = a->G * S / wanted;
+        p.heads = p.heads < 1 ? 1 : p.heads > a->G ? a->G : p.heads;
+    }
+    p.groups = (a->G + p.heads - 1) / p.heads;
+    return p;
 }
 
 static void forward_pieces(void *arg, size_t begin, size_t end, unsigned thread)
@@ -166,10 +190,12 @@ static void forward_pieces(void *arg, size_t begin, size_t end, unsigned thread)
     size_t first = 0;
     for (size_t s = 0; s < w->call->exec->batch->n_sequences && first < end; s++) {
         const struct em_attention a = sequence(w->call, s);
-        const size_t n = pieces_of(&a), block = em_attention_queries(&a), blocks = n / a.G;
+        const struct pieces p = pieces_of(w->call, &a);
+        const size_t n = p.blocks * p.groups;
         for (size_t i = begin > first ? begin - first : 0; i < n && first + i < end; i++) {
-            const size_t g = i % a.G, at = (blocks - 1 - i / a.G) * block;
-            em_kernels()->attention_f32(&a, g, g + 1, at, at + block < a.T ? at + block : a.T,
+            const size_t g = i % p.groups * p.heads, at = (p.blocks - 1 - i / p.groups) * p.block;
+            em_kernels()->attention_f32(&a, g, g + p.heads < a.G ? g + p.heads : a.G, at,
+                                        at + p.block < a.T ? at + p.block : a.T,
                                         w->scratch + thread * w->thread_bytes);
         }
         first += n;
@@ -182,7 +208,8 @@ static void forward(const struct em_call *c)
     size_t pieces = 0;
     for (size_t s = 0; s < c->exec->batch->n_sequences; s++) {
         const struct em_attention a = sequence(c, s);
-        pieces += pieces_of(&a);
+        const struct pieces p = pieces_of(c, &a);
+        pieces += p.blocks * p.groups;
     }
     const struct em_attention a = geometry(c);
     struct work w = {.call = c,

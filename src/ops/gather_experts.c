@@ -43,33 +43,92 @@ static void cost(const struct em_call *c, struct em_cost *forward, struct em_cos
     *backward = (struct em_cost){n, 12 * n};
 }
 
+static const int32_t *offsets(const struct em_call *c)
+{
+    return em_plan_offset(c->in[PLAN]);
+}
+
+// The expert whose row r is.
+static size_t expert_of(const struct em_call *c, size_t r)
+{
+    size_t e = 0, after = em_attr_const(c, struct attr)->n_experts;
+    while (e + 1 < after) {
+        const size_t middle = (e + after) / 2;
+        if ((size_t)offsets(c)[middle] <= r)
+            e = middle;
+        else
+            after = middle;
+    }
+    return e;
+}
+
+static void forward_rows(void *arg, size_t begin, size_t end, unsigned thread)
+{
+    (void)thread;
+    const struct em_call *c = em_task_call(arg);
+    const size_t width = em_attr_const(c, struct attr)->width;
+    size_t e = expert_of(c, begin);
+    for (size_t r = begin; r < end; r++) {
+        while (r >= (size_t)offsets(c)[e + 1])
+            e++;
+        float *to = em_row(c->out[0], r);
+        if (c->in[ROWS + e])
+            memcpy(to, em_row(c->in[ROWS + e], r - (size_t)offsets(c)[e]), width * sizeof *to);
+        else
+            memset(to, 0, width * sizeof *to);
+    }
+}
+
+static void backward_rows(void *arg, size_t begin, size_t end, unsigned thread)
+{
+    (void)thread;
+    const struct em_call *c = em_task_call(arg);
+    const size_t width = em_attr_const(c, struct attr)->width;
+    size_t e = expert_of(c, begin);
+    for (size_t r = begin; r < end; r++) {
+        while (r >= (size_t)offsets(c)[e + 1])
+            e++;
+        const unsigned i = ROWS + (unsigned)e;
+        if (!em_wants(c, i)) continue;
+        float *to = em_row(c->in[i]->grad, r - (size_t)offsets(c)[e]);
+        const float *from = em_row(c->out[0]->grad, r);
+        if (em_fresh(c, i))
+            memcpy(to, from, width * sizeof *to);
+        else
+            em_kernels()->add_f32(to, to, from, width);
+    }
+}
+
 static void forward(const struct em_call *c)
 {
-    const int32_t *offset = em_plan_offset(c->in[PLAN]);
-    const size_t width = em_attr_const(c, struct attr)->width;
-    for (size_t e = 0; e < em_attr_const(c, struct attr)->n_experts; e++) {
-        const size_t begin = (size_t)offset[e], rows = (size_t)offset[e + 1] - begin;
-        if (!rows) continue;
-        if (!c->in[ROWS + e]) {
-            memset(em_row(c->out[0], begin), 0, rows * width * sizeof(float));
-            continue;
-        }
-        const struct em_strip from = em_strip_of(c->in[ROWS + e]);
-        for (size_t r = 0; r < rows; r++)
-            memcpy(em_row(c->out[0], begin + r), em_strip_row(&from, r), width * sizeof(float));
-    }
+    em_over_rows(c, c->out[0]->dim[0], c->out[0]->dim[1], forward_rows);
 }
 
 static void backward(const struct em_call *c)
 {
-    const int32_t *offset = em_plan_offset(c->in[PLAN]);
-    const size_t width = em_attr_const(c, struct attr)->width;
+    em_zero_fresh(c, WEIGHTS);
+    em_over_rows(c, c->out[0]->dim[0], c->out[0]->dim[1], backward_rows);
+}
+
+// Expert by expert.
+static void reference_forward(const struct em_call *c)
+{
+    for (size_t e = 0; e < em_attr_const(c, struct attr)->n_experts; e++)
+        for (size_t r = (size_t)offsets(c)[e]; r < (size_t)offsets(c)[e + 1]; r++)
+            for (size_t d = 0; d < c->out[0]->dim[1]; d++)
+                em_row(c->out[0], r)[d] =
+                    c->in[ROWS + e] ? em_row(c->in[ROWS + e], r - (size_t)offsets(c)[e])[d] : 0;
+}
+
+static void reference_backward(const struct em_call *c)
+{
+    em_zero_fresh(c, WEIGHTS);
     for (unsigned e = 0; e < em_attr_const(c, struct attr)->n_experts; e++) {
-        if (!em_wants(c, ROWS + e)) continue;
-        const struct em_strip to = em_strip_of(c->in[ROWS + e]->grad);
-        for (size_t r = 0; r < to.count; r++)
-            em_kernels()->add_f32(em_strip_row(&to, r), em_strip_row(&to, r),
-                                  em_row(c->out[0]->grad, (size_t)offset[e] + r), width);
+        em_zero_fresh(c, ROWS + e);
+        for (size_t r = (size_t)offsets(c)[e]; r < (size_t)offsets(c)[e + 1]; r++)
+            for (size_t d = 0; em_wants(c, ROWS + e) && d < c->out[0]->dim[1]; d++)
+                em_row(c->in[ROWS + e]->grad, r - (size_t)offsets(c)[e])[d] +=
+                    em_row(c->out[0]->grad, r)[d];
     }
 }
 
@@ -77,8 +136,10 @@ const struct em_op em_op_gather_experts = {
     .name = "gather_experts",
     .shape = shape,
     .cost = cost,
-    .backend = {[EM_CPU] = {forward, backward}, [EM_REFERENCE] = {forward, backward}},
+    .backend =
+        {[EM_CPU] = {forward, backward}, [EM_REFERENCE] = {reference_forward, reference_backward}},
     .backward_reads = EM_READS_IN(PLAN),
+    .flags = EM_OP_SETS_FRESH,
 };
 
 ember_status ember_gather_experts(ember_flow *flow, ember_tensor *const *rows,

@@ -61,6 +61,21 @@ static inline void em_over_rows(const struct em_call *c, size_t count, size_t wi
     if (count && width) em_parallel(c->exec->pool, count, em_row_grain(width), task, &c);
 }
 
+// The sequence that token t of the batch belongs to.
+static inline size_t em_sequence_of(const struct em_call *c, size_t t)
+{
+    const size_t *offset = c->exec->batch->offset;
+    size_t s = 0, after = c->exec->batch->n_sequences;
+    while (s + 1 < after) {
+        const size_t middle = (s + after) / 2;
+        if (offset[middle] <= t)
+            s = middle;
+        else
+            after = middle;
+    }
+    return s;
+}
+
 static inline const struct em_call *em_task_call(void *arg)
 {
     return *(const struct em_call **)arg;

@@ -1,8 +1,7 @@
 // Running a planned program.
-#include <string.h>
-
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "ops/bytes.h"
 #include "ops/program_priv.h"
 
 ember_status em_program_allocate(struct em_program *p)
@@ -206,7 +205,7 @@ static void zero_root(const struct em_program *p, const ember_tensor *t)
 {
     ember_tensor *root = t->info->root;
     em_resolve_rows(p, root);
-    memset(root->data, 0, em_tensor_bytes(root));
+    em_zero_bytes(p->exec.pool, root->data, em_tensor_bytes(root));
 }
 
 ember_status em_program_backward(struct em_program *p)

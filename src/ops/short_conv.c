@@ -78,14 +78,7 @@ static void forward_tokens(void *arg, size_t begin, size_t end, unsigned thread)
     const struct work *w = arg;
     const size_t *offset = w->call->exec->batch->offset;
     const struct em_strip y = em_strip_of(w->call->out[0]);
-    size_t s = 0, after = w->call->exec->batch->n_sequences;
-    while (s + 1 < after) { // the sequence of the first token
-        const size_t middle = (s + after) / 2;
-        if (offset[middle] <= begin)
-            s = middle;
-        else
-            after = middle;
-    }
+    size_t s = em_sequence_of(w->call, begin);
     for (size_t t = begin; t < end; s++) {
         const size_t stop = offset[s + 1] < end ? offset[s + 1] : end;
         const struct em_short_conv k = sequence(w->call, w->taps, s);

@@ -56,25 +56,25 @@ static void forward(const struct em_call *c)
     em_over_rows(c, c->out[0]->dim[0], c->out[0]->dim[1] * c->in[WEIGHTS]->dim[1], forward_tokens);
 }
 
-static void backward_tokens(void *arg, size_t begin, size_t end, unsigned thread)
+// Rows in the plan's order, so that theirs and their gradient's memory is walked from end to end:
+// it is k times that of the tokens.
+static void backward_rows(void *arg, size_t begin, size_t end, unsigned thread)
 {
     (void)thread;
     const struct em_call *c = em_task_call(arg);
     const size_t k = c->in[WEIGHTS]->dim[1], D = c->out[0]->dim[1];
-    const int32_t *place = places(c);
-    for (size_t t = begin; t < end; t++) {
-        const float *dy = em_row(c->out[0]->grad, t), *weight = em_row(c->in[WEIGHTS], t);
-        for (size_t n = 0; n < k; n++) {
-            const size_t r = (size_t)place[t * k + n];
-            if (em_wants(c, WEIGHTS))
-                em_row(c->in[WEIGHTS]->grad, t)[n] +=
-                    em_kernels()->dot_f32(dy, em_row(c->in[ROWS], r), D);
-            if (!em_wants(c, ROWS)) continue;
-            if (em_fresh(c, ROWS))
-                em_kernels()->scale_f32(em_row(c->in[ROWS]->grad, r), dy, weight[n], D);
-            else
-                em_kernels()->axpy_f32(em_row(c->in[ROWS]->grad, r), weight[n], dy, D);
-        }
+    const int32_t *order = em_plan_order(c->in[PLAN], em_attr_const(c, struct attr)->n_experts);
+    for (size_t r = begin; r < end; r++) {
+        const size_t t = (size_t)order[r] / k, n = (size_t)order[r] % k;
+        const float *dy = em_row(c->out[0]->grad, t), weight = em_row(c->in[WEIGHTS], t)[n];
+        if (em_wants(c, WEIGHTS))
+            em_row(c->in[WEIGHTS]->grad, t)[n] +=
+                em_kernels()->dot_f32(dy, em_row(c->in[ROWS], r), D);
+        if (!em_wants(c, ROWS)) continue;
+        if (em_fresh(c, ROWS))
+            em_kernels()->scale_f32(em_row(c->in[ROWS]->grad, r), dy, weight, D);
+        else
+            em_kernels()->axpy_f32(em_row(c->in[ROWS]->grad, r), weight, dy, D);
     }
 }
 
@@ -82,7 +82,7 @@ static void backward(const struct em_call *c)
 {
     // Weights' gradients are few: they are filled with zeros here rather than kept apart.
     em_zero_fresh(c, WEIGHTS);
-    em_over_rows(c, c->out[0]->dim[0], c->out[0]->dim[1] * c->in[WEIGHTS]->dim[1], backward_tokens);
+    em_over_rows(c, c->in[ROWS]->dim[0], c->out[0]->dim[1], backward_rows);
 }
 
 static void reference_forward(const struct em_call *c)
