@@ -1,43 +1,56 @@
 // Top-k routing. s = scores of the logits h; S = the k largest of s (+ bias), ties to the lowest
 // index.
-//   softmax over the selected: g = softmax(h_S);               dh_i = g_i (a_i - sum_S g_j a_j),  a
-//   = dL/dg softmax over all: g = p_S (renormalised: as above);        dh_j = g_j a_j [j in S] -
-//   p_j sum_S g_i a_i sigmoid: g = s_S, or s_S / Z with Z = sum_S s + eps;       dh_i = s_i (1 -
-//   s_i) (a_i - sum_S a_j g_j) / Z
+//   softmax over the selected: g = softmax(h_S);    dh_i = g_i (a_i - sum_S g_j a_j),  a = dL/dg
+//   softmax over all: g = p_S (renormalised: as above, but for eps);
+//                                       dh_j = g_j a_j [j in S] - p_j sum_S g_i a_i
+//   sigmoid: g = s_S, or s_S / Z with Z = sum_S s + eps;
+//                                       dh_i = s_i (1 - s_i) (a_i - sum_S a_j g_j) / Z
 // everything times `scale`. Losses, per layer and over the whole batch, added to dh with
 // exec->aux_scale:
 //   balance: c E sum_e f_e P_e, f_e = choices of e / (k T), P_e = mean of the scores normalised to
-//   sum 1
-//            (Fedus et al. 2021, arXiv:2101.03961; f divided by k, so 1 when balanced)
-//   z:       c mean (logsumexp h)^2                            (Zoph et al. 2022, arXiv:2202.08906)
+//            sum 1 (Fedus et al. 2021, arXiv:2101.03961; f divided by k, so 1 when balanced)
+//   z:       c mean (logsumexp h)^2 (Zoph et al. 2022, arXiv:2202.08906)
 #include <math.h>
 
-#include "ops/rows.h"
+#include "kernels/kernels.h"
+#include "ops/route_topk.h"
 
-enum { LOGITS, BIAS, INPUTS };
-enum { WEIGHTS, INDICES, STATS };
+enum { LOGITS = EM_ROUTE_LOGITS, BIAS = EM_ROUTE_BIAS };
+enum { WEIGHTS = EM_ROUTE_WEIGHTS, INDICES = EM_ROUTE_INDICES, STATS = EM_ROUTE_STATS };
 enum { BLOCK = 256 }; // tokens of a partial sum
 
-static const ember_topk_options *options_of(const struct em_call *c)
+// Scratch: of each block of tokens P [E], choices [E], z and entropy in double; and two rows of E
+// floats for each thread.
+static size_t row_floats(size_t E)
 {
-    return em_attr_const(c, ember_topk_options);
+    return (E + 31) / 32 * 32;
+}
+
+static ember_status need_workspace(struct em_call *c)
+{
+    const size_t T = c->in[LOGITS]->dim[0], E = c->in[LOGITS]->dim[1];
+    size_t bytes = 0;
+    EM_TRY(em_add_scratch(c, T / BLOCK + 2, 4 * E + 8, &bytes));
+    EM_TRY(em_add_scratch(c, em_call_threads(c), 2 * row_floats(E), &bytes));
+    em_need_scratch(c, bytes);
+    return EMBER_OK;
 }
 
 static ember_status shape(struct em_call *c)
 {
     char text[96];
-    const ember_tensor *h = c->in[LOGITS];
-    const ember_topk_options *o = options_of(c);
+    const ember_tensor *h = c->in[LOGITS], *bias = c->in[BIAS];
+    const ember_topk_options *o = em_route_options(c);
     EM_TRY(em_check_f32(c, h, "logits", 0));
     if (h->ndim != 2 || !o->k || o->k > h->dim[1])
         return em_fail(EMBER_E_SHAPE, "route_topk: %zu of the experts of %s cannot be chosen", o->k,
                        em_shape_text(h, text, sizeof text));
     const size_t E = h->dim[1];
-    if (c->in[BIAS]) EM_TRY(em_check_f32(c, c->in[BIAS], "bias", E));
-    size_t bytes = 0;
-    EM_TRY(em_add_scratch(c, h->dim[0] / BLOCK + 2, 4 * E + 8,
-                          &bytes)); // sums of each block, in double
-    em_need_scratch(c, bytes);
+    if (bias) EM_TRY(em_check_f32(c, bias, "bias", 0));
+    if (bias && (bias->ndim != 1 || bias->dim[0] != E))
+        return em_fail(EMBER_E_SHAPE, "route_topk: bias has to be [%zu], not %s", E,
+                       em_shape_text(bias, text, sizeof text));
+    EM_TRY(need_workspace(c));
     EM_TRY(em_out_rows(c, WEIGHTS, EMBER_F32, h, 1, &o->k, 1));
     EM_TRY(em_out_rows(c, INDICES, EMBER_I32, h, 1, &o->k, 1));
     EM_TRY(em_out(c, STATS, EMBER_F32, (size_t[]){4}, 1));
@@ -48,54 +61,75 @@ static ember_status shape(struct em_call *c)
 static void cost(const struct em_call *c, struct em_cost *forward, struct em_cost *backward)
 {
     const double n = em_elements(c->in[LOGITS]);
-    *forward = (struct em_cost){(8 + (double)options_of(c)->k) * n, 4 * n};
+    *forward = (struct em_cost){(8 + (double)em_route_options(c)->k) * n, 4 * n};
     *backward = (struct em_cost){10 * n, 12 * n};
 }
 
-// What a token's logits say: scores, their sum, and the log of the sum of exponentials.
-struct token {
-    double max, lse, score_sum;
+// Means, the losses and the entropies (over log E), unscaled.
+void em_route_finish(const struct em_call *c, const double *P, const double *f, double z,
+                     double entropy)
+{
+    const size_t T = c->in[LOGITS]->dim[0], E = c->in[LOGITS]->dim[1];
+    const double tokens = T ? (double)T : 1, nats = E > 1 ? log((double)E) : 1,
+                 choices = tokens * (double)em_route_options(c)->k;
+    double aux = 0, marginal = 0;
+    for (size_t e = 0; e < E; e++) {
+        const double p = P[e] / tokens;
+        aux += (double)E * f[e] / choices * p;
+        if (p > 0) marginal -= p * log(p);
+        if (!em_recording(c)) continue;
+        em_f32(c->saved[0])[e] = (float)p;
+        em_f32(c->saved[0])[E + e] = (float)(f[e] / choices);
+    }
+    float *stats = em_f32(c->out[STATS]);
+    stats[0] = (float)aux;
+    stats[1] = (float)(z / tokens);
+    stats[2] = (float)(entropy / tokens / nats);
+    stats[3] = (float)(marginal / nats);
+}
+
+struct work {
+    const struct em_call *call;
+    double *sum; // of each block
+    float *rows; // of each thread
 };
 
-static double score_of(ember_score kind, const struct token *t, float h)
+static float *row_of(const struct work *w, unsigned thread)
 {
-    return kind == EMBER_SCORE_SIGMOID ? 1 / (1 + exp(-(double)h)) : exp((double)h - t->lse);
+    return w->rows + thread * 2 * row_floats(w->call->in[LOGITS]->dim[1]);
 }
 
-static struct token read_token(const float *h, size_t E, ember_score kind)
+// A token's scores; returns the log of the sum of exponentials.
+static float read_scores(ember_score kind, const float *h, size_t E, float *score)
 {
-    struct token t = {.max = -INFINITY};
+    if (kind != EMBER_SCORE_SIGMOID) return em_kernels()->softmax_f32(score, h, E);
+    em_kernels()->activation_f32(EM_SIGMOID, score, h, E);
+    return em_kernels()->logsumexp_f32(h, E);
+}
+
+static double sum_of(const float *x, size_t n)
+{
     double sum = 0;
-    for (size_t e = 0; e < E; e++)
-        t.max = fmax(t.max, (double)h[e]);
-    for (size_t e = 0; e < E; e++)
-        sum += exp((double)h[e] - t.max);
-    t.lse = t.max + log(sum);
-    t.score_sum = 1;
-    if (kind == EMBER_SCORE_SIGMOID) {
-        t.score_sum = 0;
-        for (size_t e = 0; e < E; e++)
-            t.score_sum += score_of(kind, &t, h[e]);
-    }
-    return t;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i];
+    return sum;
 }
 
-// The k best of score + bias; for softmax scores the order is that of the logits, so that far tails
-// keep theirs.
-static void choose(const float *h, const float *bias, size_t E, const struct token *t,
-                   const ember_topk_options *o, int32_t *chosen)
+// The k best of score + bias. Without a bias they are those of the logits, so that far tails keep
+// their order.
+static void choose(const float *value, size_t E, size_t k, int32_t *chosen)
 {
-    double best[EMBER_TOPK_MAX];
-    for (size_t n = 0; n < o->k; n++)
-        best[n] = -INFINITY;
+    float best[EMBER_TOPK_MAX];
     size_t have = 0;
     for (size_t e = 0; e < E; e++) {
-        double v =
-            o->score == EMBER_SCORE_SIGMOID || bias ? score_of(o->score, t, h[e]) : (double)h[e];
-        if (bias) v = (double)(float)v + (double)bias[e];
-        size_t at = have < o->k ? have++ : o->k;
-        if (at == o->k && !(v > best[o->k - 1])) continue;
-        if (at == o->k) at--;
+        const float v = value[e];
+        size_t at = have;
+        if (have == k) {
+            if (!(v > best[k - 1])) continue;
+            at = k - 1;
+        } else {
+            have++;
+        }
         for (; at > 0 && v > best[at - 1]; at--) {
             best[at] = best[at - 1];
             chosen[at] = chosen[at - 1];
@@ -105,148 +139,115 @@ static void choose(const float *h, const float *bias, size_t E, const struct tok
     }
 }
 
-// Sum of the chosen scores that the weights are divided by: 1 without renormalisation.
-static double divisor(const float *h, const struct token *t, const ember_topk_options *o,
-                      const int32_t *chosen)
+static double chosen_sum(const ember_topk_options *o, const float *score, const int32_t *chosen)
 {
-    if (o->score != EMBER_SCORE_SOFTMAX_SELECTED && !o->renormalise) return 1;
-    double z = o->score == EMBER_SCORE_SOFTMAX_SELECTED ? 0 : (double)o->eps;
+    double sum = 0;
     for (size_t n = 0; n < o->k; n++)
-        z += score_of(o->score, t, h[chosen[n]]);
-    return z;
+        sum += (double)score[chosen[n]];
+    return em_route_divisor(o, sum);
 }
 
-// Softmax over the selected, where the scores relative to all experts could vanish.
-static void selected_softmax(const float *h, const ember_topk_options *o, const int32_t *chosen,
-                             double scale, float *weight)
+static void weigh(const struct em_call *c, const float *h, const float *score,
+                  const int32_t *chosen, float *weight)
 {
-    double max = -INFINITY, sum = 0;
+    const ember_topk_options *o = em_route_options(c);
+    if (o->score == EMBER_SCORE_SOFTMAX_SELECTED) { // relative to all experts they could vanish
+        for (size_t n = 0; n < o->k; n++)
+            weight[n] = h[chosen[n]];
+        em_kernels()->softmax_f32(weight, weight, o->k);
+        em_kernels()->scale_f32(weight, weight, (float)em_route_scale(c), o->k);
+        return;
+    }
+    const double factor = em_route_scale(c) / (o->renormalise ? chosen_sum(o, score, chosen) : 1);
     for (size_t n = 0; n < o->k; n++)
-        max = fmax(max, (double)h[chosen[n]]);
-    for (size_t n = 0; n < o->k; n++)
-        sum += exp((double)h[chosen[n]] - max);
-    for (size_t n = 0; n < o->k; n++)
-        weight[n] = (float)(exp((double)h[chosen[n]] - max) / sum * scale);
+        weight[n] = (float)((double)score[chosen[n]] * factor);
 }
 
-static double scale_of(const ember_topk_options *o)
+// A token's share of the sums of a block.
+static void add_token(const struct em_call *c, const float *h, const float *score, double lse,
+                      double *sum)
 {
-    return o->scale != 0 ? (double)o->scale : 1;
+    const size_t E = c->in[LOGITS]->dim[1];
+    const bool sigmoid = em_route_options(c)->score == EMBER_SCORE_SIGMOID;
+    const double all = sigmoid ? sum_of(score, E) : 1, share = all > 0 ? 1 / all : 0,
+                 log_all = all > 0 ? log(all) : 0;
+    double entropy = 0;
+    for (size_t e = 0; e < E; e++) {
+        const double p = (double)score[e] * share;
+        sum[e] += p;
+        if (p > 0) entropy += p * (sigmoid ? log_all - (double)logf(score[e]) : lse - (double)h[e]);
+    }
+    sum[2 * E] += lse * lse;
+    sum[2 * E + 1] += entropy;
 }
-
-struct work {
-    const struct em_call *call;
-    double *sum; // per block: P [E], counts [E], z, entropy
-};
 
 static void forward_blocks(void *arg, size_t begin, size_t end, unsigned thread)
 {
-    (void)thread;
     const struct work *w = arg;
     const struct em_call *c = w->call;
-    const ember_topk_options *o = options_of(c);
+    const ember_topk_options *o = em_route_options(c);
     const size_t T = c->in[LOGITS]->dim[0], E = c->in[LOGITS]->dim[1];
-    const float *bias = c->in[BIAS] ? em_f32(c->in[BIAS]) : NULL;
+    float *score = row_of(w, thread), *biased = score + row_floats(E);
     for (size_t b = begin; b < end; b++) {
         double *sum = w->sum + b * (2 * E + 2);
         memset(sum, 0, (2 * E + 2) * sizeof *sum);
         for (size_t t = b * BLOCK; t < T && t < (b + 1) * BLOCK; t++) {
             const float *h = em_row(c->in[LOGITS], t);
             int32_t *chosen = em_i32(c->out[INDICES]) + t * o->k;
-            float *weight = em_row(c->out[WEIGHTS], t);
-            const struct token token = read_token(h, E, o->score);
-            choose(h, bias, E, &token, o, chosen);
-            if (o->score == EMBER_SCORE_SOFTMAX_SELECTED) {
-                selected_softmax(h, o, chosen, scale_of(o), weight);
-            } else {
-                const double z = divisor(h, &token, o, chosen);
-                for (size_t n = 0; n < o->k; n++)
-                    weight[n] = (float)(score_of(o->score, &token, h[chosen[n]]) / z * scale_of(o));
-            }
+            const double lse = (double)read_scores(o->score, h, E, score);
+            if (c->in[BIAS]) em_kernels()->add_f32(biased, score, em_f32(c->in[BIAS]), E);
+            choose(c->in[BIAS] ? biased : h, E, o->k, chosen);
+            weigh(c, h, score, chosen, em_row(c->out[WEIGHTS], t));
             for (size_t n = 0; n < o->k; n++)
                 sum[E + (size_t)chosen[n]]++;
-            for (size_t e = 0; e < E; e++) {
-                const double p = score_of(o->score, &token, h[e]) / token.score_sum;
-                sum[e] += p;
-                if (p > 0) sum[2 * E + 1] -= p * log(p);
-            }
-            sum[2 * E] += token.lse * token.lse;
+            add_token(c, h, score, lse, sum);
         }
     }
 }
 
-// Adds the blocks' sums in order; means, the losses and the entropies.
-static void finish(const struct em_call *c, const double *sum, size_t blocks)
+static struct work take_workspace(const struct em_call *c, size_t blocks)
 {
-    const size_t T = c->in[LOGITS]->dim[0], E = c->in[LOGITS]->dim[1], k = options_of(c)->k;
-    double aux = 0, z = 0, entropy = 0, marginal = 0;
-    for (size_t b = 0; b < blocks; b++) {
-        z += sum[b * (2 * E + 2) + 2 * E];
-        entropy += sum[b * (2 * E + 2) + 2 * E + 1];
-    }
-    const double tokens = T ? (double)T : 1, nats = E > 1 ? log((double)E) : 1;
-    for (size_t e = 0; e < E; e++) {
-        double p = 0, f = 0;
-        for (size_t b = 0; b < blocks; b++) {
-            p += sum[b * (2 * E + 2) + e];
-            f += sum[b * (2 * E + 2) + E + e];
-        }
-        p /= tokens;
-        f /= tokens * (double)k;
-        aux += (double)E * f * p;
-        if (p > 0) marginal -= p * log(p);
-        if (!em_recording(c)) continue;
-        em_f32(c->saved[0])[e] = (float)p;
-        em_f32(c->saved[0])[E + e] = (float)f;
-    }
-    float *stats = em_f32(c->out[STATS]);
-    stats[0] = (float)aux;
-    stats[1] = (float)(z / tokens);
-    stats[2] = (float)(entropy / tokens / nats);
-    stats[3] = (float)(marginal / nats);
+    const size_t E = c->in[LOGITS]->dim[1];
+    struct work w = {.call = c};
+    w.sum = em_scratch_take(em_scratch_of(c), (blocks + 1) * (2 * E + 2) * sizeof *w.sum);
+    w.rows = em_take_floats(c, em_pool_threads(c->exec->pool), 2 * row_floats(E));
+    return w;
 }
 
 static void forward(const struct em_call *c)
 {
     const size_t T = c->in[LOGITS]->dim[0], E = c->in[LOGITS]->dim[1],
-                 blocks = (T + BLOCK - 1) / BLOCK;
-    struct work w = {
-        c, em_scratch_take(em_scratch_of(c), (blocks + 1) * (2 * E + 2) * sizeof(double))};
+                 blocks = (T + BLOCK - 1) / BLOCK, each = 2 * E + 2;
+    struct work w = take_workspace(c, blocks);
     em_parallel(c->exec->pool, blocks, 1, forward_blocks, &w);
-    finish(c, w.sum, blocks);
+    double *total = w.sum + blocks * each; // the blocks' sums, in order
+    memset(total, 0, each * sizeof *total);
+    for (size_t b = 0; b < blocks; b++)
+        for (size_t i = 0; i < each; i++)
+            total[i] += w.sum[b * each + i];
+    em_route_finish(c, total, total + E, total[2 * E], total[2 * E + 1]);
 }
 
-static void reference_forward(const struct em_call *c)
+// dh += the gradient that comes in through the weights.
+static void weight_gradient(const struct em_call *c, size_t t, const float *score, float *dh)
 {
-    const size_t T = c->in[LOGITS]->dim[0], E = c->in[LOGITS]->dim[1],
-                 blocks = (T + BLOCK - 1) / BLOCK;
-    struct work w = {
-        c, em_scratch_take(em_scratch_of(c), (blocks + 1) * (2 * E + 2) * sizeof(double))};
-    forward_blocks(&w, 0, blocks, 0);
-    finish(c, w.sum, blocks);
-}
-
-// The gradient that comes in through the weights.
-static void weight_gradient(const struct em_call *c, size_t t, const struct token *token, float *dh)
-{
-    const ember_topk_options *o = options_of(c);
+    const ember_topk_options *o = em_route_options(c);
     const size_t E = c->in[LOGITS]->dim[1];
-    const float *h = em_row(c->in[LOGITS], t), *g = em_row(c->out[WEIGHTS], t),
-                *a = em_row(c->out[WEIGHTS]->grad, t);
+    const float *g = em_row(c->out[WEIGHTS], t), *a = em_row(c->out[WEIGHTS]->grad, t);
     const int32_t *chosen = em_i32(c->out[INDICES]) + t * o->k;
-    double mean = 0; // sum_S g_j a_j, g with its scale
+    const double scale = em_route_scale(c);
+    double mean = 0, through_all = 0; // mean: sum_S g_j a_j, g with its scale
     for (size_t n = 0; n < o->k; n++)
         mean += (double)g[n] * (double)a[n];
     if (o->score == EMBER_SCORE_SOFTMAX_SELECTED) {
         for (size_t n = 0; n < o->k; n++)
-            dh[chosen[n]] += (float)((double)g[n] * ((double)a[n] - mean / scale_of(o)));
+            dh[chosen[n]] += (float)((double)g[n] * ((double)a[n] - mean / scale));
         return;
     }
-    const double z = divisor(h, token, o, chosen), scale = scale_of(o);
-    double through_all = 0;
+    const double z = o->renormalise ? chosen_sum(o, score, chosen) : 1;
     for (size_t n = 0; n < o->k; n++) {
         // ds: of the score, then into the logit by the score's own derivative.
-        const double s = score_of(o->score, token, h[chosen[n]]);
+        const double s = (double)score[chosen[n]];
         const double ds = o->renormalise ? (scale * (double)a[n] - mean) / z : scale * (double)a[n];
         if (o->score == EMBER_SCORE_SIGMOID) {
             dh[chosen[n]] += (float)(ds * s * (1 - s));
@@ -255,67 +256,69 @@ static void weight_gradient(const struct em_call *c, size_t t, const struct toke
             through_all += ds * s;
         }
     }
-    for (size_t e = 0; o->score == EMBER_SCORE_SOFTMAX_ALL && e < E; e++)
-        dh[e] -= (float)(score_of(o->score, token, h[e]) * through_all);
+    if (o->score == EMBER_SCORE_SOFTMAX_ALL)
+        em_kernels()->axpy_f32(dh, -(float)through_all, score, E);
 }
 
-static void loss_gradient(const struct em_call *c, const struct token *token, const float *h,
-                          float *dh)
+// dh += the gradients of the losses; `softmax` is that of the logits.
+static void loss_gradient(const struct em_call *c, float lse, const float *score,
+                          const float *softmax, float *dh)
 {
-    const ember_topk_options *o = options_of(c);
-    const size_t E = c->in[LOGITS]->dim[1];
-    const double T = (double)c->in[LOGITS]->dim[0];
-    const double aux = (double)o->aux_coefficient * c->exec->aux_scale * (double)E / T;
-    const double z = (double)o->z_coefficient * c->exec->aux_scale * 2 / T * token->lse;
+    const ember_topk_options *o = em_route_options(c);
+    const size_t T = c->in[LOGITS]->dim[0], E = c->in[LOGITS]->dim[1];
+    const double per_token = c->exec->aux_scale / (double)T;
+    const double z = (double)o->z_coefficient * per_token * 2 * (double)lse;
+    if (z != 0) em_kernels()->axpy_f32(dh, (float)z, softmax, E);
+    if (o->aux_coefficient == 0) return;
+    const bool sigmoid = o->score == EMBER_SCORE_SIGMOID;
     const float *f = em_f32(c->saved[0]) + E;
-    double mean = 0;
-    for (size_t e = 0; aux != 0 && e < E; e++)
-        mean += score_of(o->score, token, h[e]) / token->score_sum * (double)f[e];
+    const double all = sigmoid ? sum_of(score, E) : 1, share = all > 0 ? 1 / all : 0,
+                 aux = (double)o->aux_coefficient * per_token * (double)E;
+    const double mean = (double)em_kernels()->dot_f32(score, f, E) * share;
     for (size_t e = 0; e < E; e++) {
-        const double s = score_of(o->score, token, h[e]);
-        double d = z * exp((double)h[e] - token->lse);
-        if (o->score == EMBER_SCORE_SIGMOID)
-            d += aux * s * (1 - s) / token->score_sum * ((double)f[e] - mean);
-        else
-            d += aux * s * ((double)f[e] - mean);
-        dh[e] += (float)d;
+        const double s = (double)score[e];
+        dh[e] += (float)(aux * s * (sigmoid ? (1 - s) * share : 1) * ((double)f[e] - mean));
     }
 }
 
 static void backward_tokens(void *arg, size_t begin, size_t end, unsigned thread)
 {
-    (void)thread;
-    const struct em_call *c = em_task_call(arg);
-    const ember_topk_options *o = options_of(c);
+    const struct work *w = arg;
+    const struct em_call *c = w->call;
+    const ember_topk_options *o = em_route_options(c);
     const size_t E = c->in[LOGITS]->dim[1];
     const bool losses =
         c->exec->aux_scale != 0 && (o->aux_coefficient != 0 || o->z_coefficient != 0);
+    float *score = row_of(w, thread), *softmax = score;
     for (size_t t = begin; t < end; t++) {
         const float *h = em_row(c->in[LOGITS], t);
-        float *dh = em_row(c->in[LOGITS]->grad, t);
-        const struct token token = read_token(h, E, o->score);
-        weight_gradient(c, t, &token, dh);
-        if (losses) loss_gradient(c, &token, h, dh);
+        float *dh = em_row(c->in[LOGITS]->grad, t), lse = 0;
+        if (o->score == EMBER_SCORE_SIGMOID) {
+            em_kernels()->activation_f32(EM_SIGMOID, score, h, E);
+            softmax = score + row_floats(E);
+            if (losses && o->z_coefficient != 0) lse = em_kernels()->softmax_f32(softmax, h, E);
+        } else {
+            lse = em_kernels()->softmax_f32(score, h, E);
+        }
+        weight_gradient(c, t, score, dh);
+        if (losses) loss_gradient(c, lse, score, softmax, dh);
     }
 }
 
 static void backward(const struct em_call *c)
 {
-    if (em_wants(c, LOGITS))
-        em_over_rows(c, c->in[LOGITS]->dim[0], 16 * c->in[LOGITS]->dim[1], backward_tokens);
-}
-
-static void reference_backward(const struct em_call *c)
-{
-    if (em_wants(c, LOGITS)) backward_tokens(&c, 0, c->in[LOGITS]->dim[0], 0);
+    const size_t T = c->in[LOGITS]->dim[0];
+    if (!em_wants(c, LOGITS) || !T) return;
+    struct work w = take_workspace(c, 0);
+    em_parallel(c->exec->pool, T, em_row_grain(16 * c->in[LOGITS]->dim[1]), backward_tokens, &w);
 }
 
 const struct em_op em_op_route_topk = {
     .name = "route_topk",
     .shape = shape,
     .cost = cost,
-    .backend =
-        {[EM_CPU] = {forward, backward}, [EM_REFERENCE] = {reference_forward, reference_backward}},
+    .backend = {[EM_CPU] = {forward, backward},
+                [EM_REFERENCE] = {em_route_reference_forward, em_route_reference_backward}},
     .backward_reads = EM_READS_IN(LOGITS) | EM_READS_OUT(WEIGHTS) | EM_READS_OUT(INDICES),
 };
 
@@ -325,10 +328,13 @@ ember_status ember_route_topk(ember_flow *flow, ember_tensor *logits, ember_tens
     if (options->k > EMBER_TOPK_MAX)
         return em_fail(EMBER_E_SHAPE, "route_topk: at most %d experts a token, not %zu",
                        EMBER_TOPK_MAX, options->k);
+    if (options->score < EMBER_SCORE_SOFTMAX_SELECTED || options->score > EMBER_SCORE_SIGMOID)
+        return em_fail(EMBER_E_RANGE, "route_topk: there is no score number %d",
+                       (int)options->score);
     if (logits && logits->ndim == 2 && logits->dim[1] != routing->n_experts)
         return em_fail(EMBER_E_SHAPE, "route_topk: %zu logits for %zu experts", logits->dim[1],
                        routing->n_experts);
-    struct em_call *c = em_call_new(flow, &em_op_route_topk, INPUTS);
+    struct em_call *c = em_call_new(flow, &em_op_route_topk, EM_ROUTE_INPUTS);
     if (!c) return EMBER_E_NOMEM;
     c->in[LOGITS] = logits;
     c->in[BIAS] = bias;
