@@ -1,5 +1,6 @@
 // Option tables: one line of a table is parsed, checked, written back and described here.
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -55,19 +56,24 @@ static ember_status read_number(const ember_option *o, const json_t *v, const ch
         return em_fail(EMBER_E_CONFIG, "%s.%s has to be %s, not %s", where, o->name,
                        o->type == EMBER_OPTION_SIZE ? "an integer" : "a number", type_of(v));
     *out = json_number_value(v);
-    return *out >= o->min && *out <= o->max ? EMBER_OK : out_of_range(o, where, *out);
+    bool inside = *out >= o->min && *out <= o->max;
+    // Past 2^53 a double may round a size down to the range's end.
+    if (inside && json_is_integer(v) && o->max < 9e18)
+        inside = json_integer_value(v) <= (json_int_t)ceil(o->max);
+    return inside ? EMBER_OK : out_of_range(o, where, *out);
 }
 
 static ember_status read_choice(const ember_option *o, const json_t *v, const char *where, int *out)
 {
     const char *text = json_string_value(v), *choice;
+    const size_t length = json_string_length(v); // a NUL within ends no choice
     if (!text)
         return em_fail(EMBER_E_CONFIG, "%s.%s has to be a string, not %s", where, o->name,
                        type_of(v));
     for (int i = 0;; i++) {
         const size_t n = choice_at(o->text, i, &choice);
         if (!n) break;
-        if (strlen(text) == n && memcmp(text, choice, n) == 0) {
+        if (length == n && memcmp(text, choice, n) == 0) {
             *out = i;
             return EMBER_OK;
         }
@@ -105,6 +111,8 @@ static ember_status read_option(const ember_option *o, const json_t *v, const ch
         if (!json_is_string(v))
             return em_fail(EMBER_E_CONFIG, "%s.%s has to be a string, not %s", where, o->name,
                            type_of(v));
+        if (strlen(json_string_value(v)) != json_string_length(v))
+            return em_fail(EMBER_E_CONFIG, "%s.%s has a NUL character", where, o->name);
         *(const char **)field = json_string_value(v);
         break;
     case EMBER_OPTION_COMPONENT:
@@ -126,29 +134,39 @@ static ember_status read_option(const ember_option *o, const json_t *v, const ch
 }
 
 // Default configs of components are text in a const table; they are parsed once and live as long as
-// the program.
+// the program. Models may be opened by several threads.
 static struct {
-    const char **text;
-    json_t **value;
-    size_t count, capacity, value_capacity;
-} defaults;
+    pthread_mutex_t lock;
+    struct {
+        const char *text;
+        json_t *value;
+    } * entry;
+    size_t count, capacity;
+} defaults = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static ember_status find_default(const char *text, const ember_config **out)
+{
+    for (size_t i = 0; i < defaults.count; i++)
+        if (defaults.entry[i].text == text) {
+            *out = em_json_config(defaults.entry[i].value);
+            return EMBER_OK;
+        }
+    EM_TRY(
+        em_grow(&defaults.entry, &defaults.capacity, defaults.count + 1, sizeof *defaults.entry));
+    json_t *value;
+    EM_TRY(em_json_parse("default", text, strlen(text), 0, &value));
+    defaults.entry[defaults.count].text = text;
+    defaults.entry[defaults.count++].value = value;
+    *out = em_json_config(value);
+    return EMBER_OK;
+}
 
 static ember_status default_config(const char *text, const ember_config **out)
 {
-    for (size_t i = 0; i < defaults.count; i++)
-        if (defaults.text[i] == text) {
-            *out = em_json_config(defaults.value[i]);
-            return EMBER_OK;
-        }
-    EM_TRY(em_grow(&defaults.text, &defaults.capacity, defaults.count + 1, sizeof *defaults.text));
-    EM_TRY(em_grow(&defaults.value, &defaults.value_capacity, defaults.count + 1,
-                   sizeof *defaults.value));
-    json_t *value;
-    EM_TRY(em_json_parse("default", text, strlen(text), 0, &value));
-    defaults.text[defaults.count] = text;
-    defaults.value[defaults.count++] = value;
-    *out = em_json_config(value);
-    return EMBER_OK;
+    pthread_mutex_lock(&defaults.lock);
+    const ember_status status = find_default(text, out);
+    pthread_mutex_unlock(&defaults.lock);
+    return status;
 }
 
 static ember_status preset(const ember_option *o, void *field)
