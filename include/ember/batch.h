@@ -10,8 +10,7 @@ extern "C" {
 
 /**
  * What a sequence leaves behind: keys and values, convolution and recurrent states, and its
- * position. A value: it can be copied, kept, and continued from several times. Made by
- * ember_state_create() for one model.
+ * position. A value of one model: it can be copied, kept, and continued from several times.
  */
 typedef struct ember_state ember_state;
 

@@ -21,13 +21,21 @@ typedef struct ember_forward_options {
  * Runs a model in evaluation mode over the rows of a safetensors file, each a sequence of its own.
  *
  * @param model  a folder with config.json and weights.
- * @param in     safetensors with `input_ids` [B, T] (i32 or i64), or `inputs` [B, T, D] and
- * `timespans` [B, T] (f32).
+ * @param in     safetensors with `input_ids` [B, T] (i32 or i64), or, for models of `inputs`,
+ * `inputs` [B, T, D] and, if wanted, `timespans` [B, T] (f32, > 0; 1 where absent). Other tensors
+ * are ignored.
  * @param out    safetensors, replaced durably: f32 `logits` [B, T, V] or `outputs` [B, T, M]; with
  * gradients also `loss` [1], the mean next-token cross-entropy in nats over B (T-1) places (for
  * `inputs`: the mean squared output), and `grad.NAME` in the parameter's shape in the model's
- * files.
- * @retval EMBER_E_USAGE  gradients together with chunk.
+ * files, zeros where nothing reached it; buffers have none. Left as it was on failure.
+ * @param options  NULL: all defaults.
+ * @retval EMBER_E_USAGE   gradients together with chunk.
+ * @retval EMBER_E_FORMAT  `in` is malformed or lacks the tensor that the model reads.
+ * @retval EMBER_E_SHAPE   a tensor of `in` has a shape or type that the model cannot read, or a
+ * loss is wanted of rows of one token.
+ * @retval EMBER_E_RANGE   an id outside the vocabulary, or a time span that is not positive.
+ * @retval EMBER_E_IO      a file cannot be read or written.
+ * Other failures are those of ember_model_open().
  */
 EMBER_API EMBER_CHECKED ember_status ember_forward_file(const char *model, const char *in,
                                                         const char *out,

@@ -120,6 +120,7 @@ typedef enum ember_role {
     EMBER_ROLE_NORM
 } ember_role;
 
+/** The most parameters that one layer declares; children have their own. */
 #define EMBER_LAYER_PARAMS 12
 
 typedef struct ember_layer ember_layer;
@@ -150,7 +151,7 @@ enum {
 typedef struct ember_layer_type {
     const char *name; /**< as in configs: "short_conv" */
     ember_kind kind;
-    unsigned flags; /**< EMBER_NOT_CAUSAL, EMBER_MIXES_BATCH */
+    unsigned flags; /**< EMBER_NOT_CAUSAL, EMBER_MIXES_BATCH, EMBER_GROUPABLE */
     size_t size;    /**< of the component's struct, whose first member is an ember_layer */
     const ember_option *options;
     const char *help; /**< a line; and the source paper */
@@ -177,8 +178,7 @@ struct ember_layer {
 
 /** The model's width D. */
 EMBER_API size_t ember_build_width(const ember_build *build);
-/** The index of the block being built, from 0; and the number of experts a layer is inside of (0:
- * none). */
+/** The index of the block being built, from 0. */
 EMBER_API size_t ember_build_block(const ember_build *build);
 /** For routers: the number of experts to choose among. */
 EMBER_API size_t ember_build_experts(const ember_build *build);
@@ -188,6 +188,8 @@ EMBER_API void ember_build_chooses(ember_build *build, size_t k);
 /**
  * Declares a parameter `path.name` of the layer being built; *param is its tensor (f32), whose data
  * may not exist yet (a plan needs none). `role` steers optimizers, adapters and quantisers.
+ * @retval EMBER_E_SHAPE   more than EMBER_MAX_DIMS dimensions, a group's experts included.
+ * @retval EMBER_E_CONFIG  a dimension is 0, or the model has become too large to be built.
  */
 EMBER_API EMBER_CHECKED ember_status ember_param(ember_build *build, ember_tensor **param,
                                                  const char *name, ember_init init, ember_role role,

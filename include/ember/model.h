@@ -32,6 +32,7 @@ typedef struct ember_model_options {
  * @param model    written on success.
  * @retval EMBER_E_IO           a file is missing or cannot be read; the message has its path.
  * @retval EMBER_E_FORMAT       a file is malformed, or a tensor is missing.
+ * @retval EMBER_E_SHAPE        a tensor has another shape than the config says.
  * @retval EMBER_E_CONFIG       config.json says something that no model can be made of.
  * @retval EMBER_E_UNSUPPORTED  a format or a tokenizer that this build does not read.
  * @retval EMBER_E_NOMEM        no room for the weights, 4 bytes a parameter.
