@@ -3,6 +3,7 @@
 #ifndef EM_KERNELS_SHORT_CONV_H
 #define EM_KERNELS_SHORT_CONV_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct em_short_conv {
@@ -12,6 +13,16 @@ struct em_short_conv {
     const float *bias; // [D] or NULL
     const float *history; // [L-1, D]: u of the tokens before the first, oldest first; NULL: zeros
     size_t D, L;
+};
+
+// What backward reads and what it adds to.
+struct em_short_conv_gradient {
+    const float *dy; // [T, D]
+    size_t dy_stride, T;
+    float *dbcx; // [T, 3 D], or NULL
+    size_t dbcx_stride;
+    bool set;             // dbcx holds nothing yet: it is written, not added to
+    float *dtaps, *dbias; // [L, D], [D], or NULL
 };
 
 #endif

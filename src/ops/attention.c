@@ -218,6 +218,13 @@ static void forward(const struct em_call *c)
     em_parallel(c->exec->pool, pieces, 1, forward_pieces, &w);
 }
 
+// A gradient that holds garbage is filled with zeros piece by piece, by who adds to it next.
+static void clear_heads(float *rows, size_t stride, size_t count, size_t width)
+{
+    for (size_t r = 0; r < count; r++)
+        memset(rows + r * stride, 0, width * sizeof *rows);
+}
+
 static void backward_heads(void *arg, size_t begin, size_t end, unsigned thread)
 {
     const struct work *w = arg;
@@ -235,6 +242,8 @@ static void backward_heads(void *arg, size_t begin, size_t end, unsigned thread)
             const struct em_strip strip = em_strip_of(c->in[j]->grad);
             *gradient[j] = em_strip_row(&strip, at);
             *stride[j] = strip.stride;
+            const size_t width = j == Q ? a.H / a.G * a.K : a.K;
+            if (em_fresh(c, j)) clear_heads(*gradient[j] + i % G * width, strip.stride, a.T, width);
         }
         em_kernels()->attention_backward_f32(&a, &d, i % G, w->scratch + thread * w->thread_bytes);
     }
@@ -348,6 +357,8 @@ static void reference_row_backward(const struct em_call *c, const struct em_atte
 
 static void reference_backward(const struct em_call *c)
 {
+    for (unsigned j = Q; j <= V; j++)
+        em_zero_fresh(c, j);
     for (size_t s = 0; s < c->exec->batch->n_sequences; s++) {
         const struct em_attention a = sequence(c, s);
         for (size_t t = 0; t < a.T; t++)
@@ -363,6 +374,7 @@ const struct em_op em_op_attention = {
     .backend =
         {[EM_CPU] = {forward, backward}, [EM_REFERENCE] = {reference_forward, reference_backward}},
     .backward_reads = EM_READS_IN(Q) | EM_READS_IN(K) | EM_READS_IN(V) | EM_READS_OUT(0),
+    .flags = EM_OP_SETS_FRESH,
 };
 
 ember_status ember_attention(ember_flow *flow, ember_tensor *q, ember_tensor *k, ember_tensor *v,

@@ -6,7 +6,22 @@
 #include "ops/rows.h"
 
 enum { BCX, W, BIAS, INPUTS };
-enum { CHANNELS = 64 }; // of a piece of backward
+// A piece of backward: its tokens' part of the weights' gradient is summed by itself, so there are
+// not too many.
+enum { TOKENS = 256, PIECES = 64 };
+
+// Tokens of a piece: a function of T alone, as the order of sums follows it.
+static size_t piece_tokens(size_t T)
+{
+    const size_t tokens = T / PIECES + 1;
+    return tokens < TOKENS ? TOKENS : tokens;
+}
+
+static size_t pieces_of(size_t T)
+{
+    const size_t tokens = piece_tokens(T);
+    return T / tokens + (T % tokens != 0);
+}
 
 static ember_status shape(struct em_call *c)
 {
@@ -25,9 +40,11 @@ static ember_status shape(struct em_call *c)
     if (bias && (bias->ndim != 1 || bias->dim[0] != D))
         return em_fail(EMBER_E_SHAPE, "short_conv: bias has to be [%zu], not %s", D,
                        em_shape_text(bias, text[0], sizeof text[0]));
-    size_t bytes = 0;
+    size_t bytes = 0, rows;
     EM_TRY(em_add_scratch(c, L, D, &bytes)); // taps
-    EM_TRY(em_add_scratch(c, L, D, &bytes)); // their gradient
+    // and the pieces' gradients of them and of the bias
+    if (!em_mul_size(pieces_of(x->dim[0]), L + 1, &rows)) rows = SIZE_MAX;
+    if (em_is_training(c)) EM_TRY(em_add_scratch(c, rows, D, &bytes));
     em_need_scratch(c, bytes);
     return em_out_rows(c, 0, EMBER_F32, x, 1, &D, 1);
 }
@@ -60,7 +77,8 @@ static struct em_short_conv sequence(const struct em_call *c, const float *taps,
 struct work {
     const struct em_call *call;
     const float *taps;
-    float *dtaps;
+    float *dweights; // [pieces][L + 1, D]: of the taps, of the bias
+    size_t tokens;   // of a piece
 };
 
 static float *transposed_taps(const struct em_call *c)
@@ -78,8 +96,7 @@ static void forward_tokens(void *arg, size_t begin, size_t end, unsigned thread)
     const struct work *w = arg;
     const size_t *offset = w->call->exec->batch->offset;
     const struct em_strip y = em_strip_of(w->call->out[0]);
-    size_t s = em_sequence_of(w->call, begin);
-    for (size_t t = begin; t < end; s++) {
+    for (size_t t = begin, s = em_sequence_of(w->call, begin); t < end; s++) {
         const size_t stop = offset[s + 1] < end ? offset[s + 1] : end;
         const struct em_short_conv k = sequence(w->call, w->taps, s);
         em_kernels()->short_conv_f32(&k, em_strip_row(&y, offset[s]), y.stride, t - offset[s],
@@ -107,36 +124,67 @@ static void forward(const struct em_call *c)
     write_histories(c, w.taps);
 }
 
-static void backward_channels(void *arg, size_t begin, size_t end, unsigned thread)
+static void backward_piece(const struct work *w, size_t piece)
 {
-    (void)thread;
-    const struct work *w = arg;
     const struct em_call *c = w->call;
     const size_t D = c->in[W]->dim[0], L = c->in[W]->dim[1], *offset = c->exec->batch->offset;
-    const size_t first = begin * CHANNELS, last = end * CHANNELS < D ? end * CHANNELS : D;
+    const size_t begin = piece * w->tokens, T = c->out[0]->dim[0];
+    const size_t end = T - begin < w->tokens ? T : begin + w->tokens;
     const struct em_strip dy = em_strip_of(c->out[0]->grad);
     const struct em_strip dx =
         em_wants(c, BCX) ? em_strip_of(c->in[BCX]->grad) : (struct em_strip){0};
-    float *dbias = em_wants(c, BIAS) ? em_f32(c->in[BIAS]->grad) : NULL;
-    for (size_t j = 0; w->dtaps && j < L; j++)
-        memset(w->dtaps + j * D + first, 0, (last - first) * sizeof(float));
-    for (size_t s = 0; s < c->exec->batch->n_sequences; s++) {
+    float *dweights = w->dweights + piece * (L + 1) * D;
+    memset(dweights, 0, (L + 1) * D * sizeof *dweights);
+    for (size_t t = begin, s = em_sequence_of(c, begin); t < end; s++) {
+        const size_t stop = offset[s + 1] < end ? offset[s + 1] : end;
         const struct em_short_conv k = sequence(c, w->taps, s);
-        em_kernels()->short_conv_backward_f32(
-            &k, em_strip_row(&dy, offset[s]), dy.stride, offset[s + 1] - offset[s],
-            dx.data ? em_strip_row(&dx, offset[s]) : NULL, dx.stride, w->dtaps, dbias, first, last);
+        const struct em_short_conv_gradient d = {
+            .dy = em_strip_row(&dy, offset[s]),
+            .dy_stride = dy.stride,
+            .T = offset[s + 1] - offset[s],
+            .dbcx = dx.data ? em_strip_row(&dx, offset[s]) : NULL,
+            .dbcx_stride = dx.stride,
+            .set = em_fresh(c, BCX),
+            .dtaps = em_wants(c, W) ? dweights : NULL,
+            .dbias = em_wants(c, BIAS) ? dweights + L * D : NULL,
+        };
+        em_kernels()->short_conv_backward_f32(&k, &d, t - offset[s], stop - offset[s]);
+        t = stop;
     }
-    for (size_t d = first; w->dtaps && d < last; d++)
+}
+
+static void backward_pieces(void *arg, size_t begin, size_t end, unsigned thread)
+{
+    (void)thread;
+    for (size_t i = begin; i < end; i++)
+        backward_piece(arg, i);
+}
+
+// The pieces' gradients, in order.
+static void add_weights(const struct work *w, size_t pieces)
+{
+    const struct em_call *c = w->call;
+    const size_t D = c->in[W]->dim[0], L = c->in[W]->dim[1];
+    for (size_t i = 1; i < pieces; i++)
+        em_kernels()->add_f32(w->dweights, w->dweights, w->dweights + i * (L + 1) * D, (L + 1) * D);
+    for (size_t d = 0; em_wants(c, W) && d < D; d++)
         for (size_t j = 0; j < L; j++)
-            em_f32(c->in[W]->grad)[d * L + j] += w->dtaps[j * D + d];
+            em_f32(c->in[W]->grad)[d * L + j] += w->dweights[j * D + d];
+    if (em_wants(c, BIAS)) {
+        float *dbias = em_f32(c->in[BIAS]->grad);
+        em_kernels()->add_f32(dbias, dbias, w->dweights + L * D, D);
+    }
 }
 
 static void backward(const struct em_call *c)
 {
-    const size_t D = c->in[W]->dim[0], L = c->in[W]->dim[1];
-    struct work w = {.call = c, .taps = transposed_taps(c)};
-    w.dtaps = em_wants(c, W) ? em_take_floats(c, L, D) : NULL;
-    em_parallel(c->exec->pool, (D + CHANNELS - 1) / CHANNELS, 1, backward_channels, &w);
+    const size_t D = c->in[W]->dim[0], L = c->in[W]->dim[1], T = c->out[0]->dim[0];
+    const size_t pieces = pieces_of(T);
+    struct work w = {.call = c, .taps = transposed_taps(c), .tokens = piece_tokens(T)};
+    if (!pieces) return;
+    w.dweights = em_take_floats(c, pieces * (L + 1), D);
+    em_parallel(c->exec->pool, pieces, 1, backward_pieces, &w);
+    add_weights(&w, pieces);
 }
 
 // ---- reference ----
@@ -197,6 +245,7 @@ static void reference_forward(const struct em_call *c)
 static void reference_backward(const struct em_call *c)
 {
     const ember_batch *b = c->exec->batch;
+    em_zero_fresh(c, BCX);
     for (size_t s = 0; s < b->n_sequences; s++) {
         const struct view v = view_of(c, s);
         const size_t T = b->offset[s + 1] - b->offset[s];
@@ -231,6 +280,7 @@ const struct em_op em_op_short_conv = {
     .backend =
         {[EM_CPU] = {forward, backward}, [EM_REFERENCE] = {reference_forward, reference_backward}},
     .backward_reads = EM_READS_IN(BCX) | EM_READS_IN(W) | EM_READS_IN(BIAS),
+    .flags = EM_OP_SETS_FRESH,
 };
 
 ember_status ember_short_conv(ember_flow *flow, ember_tensor *bcx, ember_tensor *w,

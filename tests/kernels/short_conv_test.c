@@ -138,11 +138,15 @@ static void backward_adds_differences(void **state)
                     float *dtaps = new_row(L * D, 7), *dbias = new_row(D, 8);
                     float *dbcx0 = copy_row(dbcx, T * 3 * D), *dtaps0 = copy_row(dtaps, L * D);
                     float *dbias0 = copy_row(dbias, D);
-                    // In two blocks of channels.
-                    k->short_conv_backward_f32(&c, dy, D, T, dbcx, 3 * D, dtaps,
-                                               p.bias ? dbias : NULL, 0, D / 2);
-                    k->short_conv_backward_f32(&c, dy, D, T, dbcx, 3 * D, dtaps,
-                                               p.bias ? dbias : NULL, D / 2, D);
+                    struct em_short_conv_gradient g = {.dy = dy,
+                                                       .dy_stride = D,
+                                                       .T = T,
+                                                       .dbcx = dbcx,
+                                                       .dbcx_stride = 3 * D,
+                                                       .dtaps = dtaps,
+                                                       .dbias = p.bias ? dbias : NULL};
+                    k->short_conv_backward_f32(&c, &g, 2, T); // in two parts
+                    k->short_conv_backward_f32(&c, &g, 0, 2);
                     for (size_t i = 0; i < T * 3 * D; i++)
                         CHECK_NEAR(dbcx[i], (double)dbcx0[i] + difference(&p, dy, p.bcx + i), 3e-6,
                                    "%s D=%zu L=%zu i=%zu", k->isa, D, L, i);
@@ -154,13 +158,29 @@ static void backward_adds_differences(void **state)
                                    3e-6, "%s D=%zu L=%zu i=%zu", k->isa, D, L, i);
                     // Each gradient alone equals what it was beside the others.
                     float *alone = copy_row(dbcx0, T * 3 * D), *taps = copy_row(dtaps0, L * D);
-                    k->short_conv_backward_f32(&c, dy, D, T, alone, 3 * D, NULL, NULL, 0, D);
-                    k->short_conv_backward_f32(&c, dy, D, T, NULL, 0, taps, NULL, 0, D);
+                    g.dtaps = g.dbias = NULL;
+                    g.dbcx = alone;
+                    k->short_conv_backward_f32(&c, &g, 0, T);
+                    g.dbcx = NULL;
+                    g.dtaps = taps;
+                    k->short_conv_backward_f32(&c, &g, 0, T);
                     for (size_t i = 0; i < T * 3 * D; i++)
                         CHECK_NEAR(alone[i], dbcx[i], 1e-6, "%s D=%zu L=%zu", k->isa, D, L);
                     for (size_t i = 0; i < L * D; i++)
                         CHECK_NEAR(taps[i], dtaps[i], 1e-6, "%s D=%zu L=%zu", k->isa, D, L);
-                    float *rows[] = {dy, dbcx, dtaps, dbias, dbcx0, dtaps0, dbias0, alone, taps};
+                    // Set instead of added to, whatever was there.
+                    float *fresh = new_row(T * 3 * D, 9);
+                    for (size_t i = 0; i < T * 3 * D; i++)
+                        fresh[i] = NAN;
+                    g.dtaps = NULL;
+                    g.dbcx = fresh;
+                    g.set = true;
+                    k->short_conv_backward_f32(&c, &g, 0, T);
+                    for (size_t i = 0; i < T * 3 * D; i++)
+                        CHECK_NEAR((double)dbcx0[i] + (double)fresh[i], alone[i], 1e-6,
+                                   "%s D=%zu L=%zu", k->isa, D, L);
+                    float *rows[] = {dy,     dbcx,   dtaps, dbias, dbcx0,
+                                     dtaps0, dbias0, alone, taps,  fresh};
                     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
                         free_row(rows[i]);
                     free_problem(&p);
@@ -183,7 +203,14 @@ static void wide_rows(void **state)
             CHECK_NEAR(y[i], reference(&p, i / D, i % D), 2e-6, "%s %zu", k->isa, i);
         memset(dbcx, 0, T * 3 * D * sizeof *dbcx);
         memset(dtaps, 0, L * D * sizeof *dtaps);
-        k->short_conv_backward_f32(&c, dy, D, T, dbcx, 3 * D, dtaps, NULL, 0, D);
+        k->short_conv_backward_f32(&c,
+                                   &(struct em_short_conv_gradient){.dy = dy,
+                                                                    .dy_stride = D,
+                                                                    .T = T,
+                                                                    .dbcx = dbcx,
+                                                                    .dbcx_stride = 3 * D,
+                                                                    .dtaps = dtaps},
+                                   0, T);
         for (size_t i = 0; i < L * D; i++) {
             double want = 0;
             for (size_t t = 0; t < T; t++) {

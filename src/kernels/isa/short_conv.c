@@ -128,31 +128,24 @@ void EM_K(short_conv_history_f32)(const struct em_short_conv *k, float *next, si
         }
 }
 
-// Where backward reads and adds.
-struct gradient {
-    const float *dy;
-    size_t dy_stride;
-    float *dbcx; // or NULL
-    size_t dbcx_stride;
-    float *dtaps, *dbias; // or NULL
-    size_t T;
-};
-
 // dB, dC, dX of one token at channel c from du and v; `in` and `out` are its rows.
-static inline void add_inputs(const float *in, float *out, size_t D, size_t c, size_t m, vf32 dy,
-                              vf32 du, vf32 v)
+ALWAYS void add_inputs(const float *in, float *out, size_t D, size_t c, size_t m, vf32 dy, vf32 du,
+                       vf32 v, bool set)
 {
-    const vf32 db = vf32_fma(du, vf32_load_n(in + 2 * D + c, m), vf32_load_n(out + c, m));
-    const vf32 dc = vf32_fma(dy, v, vf32_load_n(out + D + c, m));
-    const vf32 dx = vf32_fma(du, vf32_load_n(in + c, m), vf32_load_n(out + 2 * D + c, m));
+    const vf32 zero = vf32_zero();
+    const vf32 db =
+        vf32_fma(du, vf32_load_n(in + 2 * D + c, m), set ? zero : vf32_load_n(out + c, m));
+    const vf32 dc = vf32_fma(dy, v, set ? zero : vf32_load_n(out + D + c, m));
+    const vf32 dx =
+        vf32_fma(du, vf32_load_n(in + c, m), set ? zero : vf32_load_n(out + 2 * D + c, m));
     vf32_store_n(out + c, db, m);
     vf32_store_n(out + D + c, dc, m);
     vf32_store_n(out + 2 * D + c, dx, m);
 }
 
 // dv of token t into its row of the ring; zeros past the end.
-static void fill_dv(const struct em_short_conv *k, const struct gradient *d, float *row, size_t t,
-                    size_t begin, size_t end)
+static void fill_dv(const struct em_short_conv *k, const struct em_short_conv_gradient *d,
+                    float *row, size_t t, size_t begin, size_t end)
 {
     const float *dy = d->dy + t * d->dy_stride, *gate = k->bcx + t * k->bcx_stride + k->D;
     for (size_t c = begin; c < end; c += VF32_LANES) {
@@ -163,16 +156,18 @@ static void fill_dv(const struct em_short_conv *k, const struct gradient *d, flo
     }
 }
 
-// Channels [begin, end) with L = k->L, a constant where that matters.
-ALWAYS void backward(const struct em_short_conv *k, size_t L, const struct gradient *d,
+// Tokens [start, stop), channels [begin, end) with L = k->L and `set`, constants where that
+// matters.
+ALWAYS void backward(const struct em_short_conv *k, size_t L,
+                     const struct em_short_conv_gradient *d, bool set, size_t start, size_t stop,
                      size_t begin, size_t end)
 {
     const size_t D = k->D;
     float us[MOST][SKEWED], dvs[MOST][SKEWED];
-    fill_ring(k, us, 0, begin, end);
-    for (size_t t = 0; t + 1 < L; t++)
+    fill_ring(k, us, start, begin, end);
+    for (size_t t = start; t + 1 < start + L; t++)
         fill_dv(k, d, dvs[t % L], t, begin, end);
-    for (size_t t = 0; t < d->T; t++) {
+    for (size_t t = start; t < stop; t++) {
         const float *in = k->bcx + t * k->bcx_stride, *dy = d->dy + t * d->dy_stride;
         float *out = d->dbcx ? d->dbcx + t * d->dbcx_stride : NULL;
         fill_dv(k, d, dvs[(t + L - 1) % L], t + L - 1, begin, end);
@@ -201,20 +196,20 @@ ALWAYS void backward(const struct em_short_conv *k, size_t L, const struct gradi
                 vf32_store_n(dw, vf32_fma(dv, u, vf32_load_n(dw, m)), m);
             }
             if (d->dbias) vf32_store_n(d->dbias + c, vf32_add(vf32_load_n(d->dbias + c, m), dv), m);
-            if (out) add_inputs(in, out, D, c, m, vf32_load_n(dy + c, m), du, v);
+            if (out) add_inputs(in, out, D, c, m, vf32_load_n(dy + c, m), du, v, set);
         }
     }
 }
 
 // Any number of taps.
-static void backward_long(const struct em_short_conv *k, const struct gradient *d, size_t begin,
-                          size_t end)
+static void backward_long(const struct em_short_conv *k, const struct em_short_conv_gradient *d,
+                          size_t start, size_t stop)
 {
     const size_t D = k->D, L = k->L;
-    for (size_t t = 0; t < d->T; t++) {
+    for (size_t t = start; t < stop; t++) {
         const float *in = k->bcx + t * k->bcx_stride;
-        for (size_t c = begin; c < end; c += VF32_LANES) {
-            const size_t m = min_size(end - c, VF32_LANES);
+        for (size_t c = 0; c < D; c += VF32_LANES) {
+            const size_t m = min_size(D - c, VF32_LANES);
             const vf32 dy = vf32_load_n(d->dy + t * d->dy_stride + c, m);
             const vf32 dv = vf32_mul(dy, vf32_load_n(in + D + c, m));
             if (d->dbias) vf32_store_n(d->dbias + c, vf32_add(vf32_load_n(d->dbias + c, m), dv), m);
@@ -233,31 +228,37 @@ static void backward_long(const struct em_short_conv *k, const struct gradient *
                 du = vf32_fma(w, vf32_mul(vf32_load_n(d->dy + later * d->dy_stride + c, m), then),
                               du);
             }
-            if (d->dbcx) add_inputs(in, d->dbcx + t * d->dbcx_stride, D, c, m, dy, du, v);
+            if (d->dbcx) add_inputs(in, d->dbcx + t * d->dbcx_stride, D, c, m, dy, du, v, d->set);
         }
     }
 }
 
-// For all T tokens of the sequence and channels [begin, end): dbcx +=, dtaps [L, D] +=, dbias [D]
-// += (each may be NULL), from dy. Channels are independent, so blocks of them may run at the same
-// time. With dv = dy C: dC = dy v, dw_j = sum_t dv[t] u[t-(L-1)+j], du[t] = sum_j w_j
-// dv[t+(L-1)-j], dB = du X, dX = du B. No gradient goes into the history.
-void EM_K(short_conv_backward_f32)(const struct em_short_conv *k, const float *dy, size_t dy_stride,
-                                   size_t T, float *dbcx, size_t dbcx_stride, float *dtaps,
-                                   float *dbias, size_t begin, size_t end)
+// All channels, by the number of taps.
+ALWAYS void backward_tokens(const struct em_short_conv *k, const struct em_short_conv_gradient *d,
+                            bool set, size_t start, size_t stop)
 {
-    const struct gradient d = {dy, dy_stride, dbcx, dbcx_stride, dtaps, dbias, T};
-    if (k->L > MOST) {
-        backward_long(k, &d, begin, end);
-        return;
-    }
-    for (size_t c = begin; c < end; c += CHANNELS) {
-        const size_t c_end = min_size(c + CHANNELS, end);
+    for (size_t c = 0; c < k->D; c += CHANNELS) {
+        const size_t c_end = min_size(c + CHANNELS, k->D);
         if (k->L == 3)
-            backward(k, 3, &d, c, c_end);
+            backward(k, 3, d, set, start, stop, c, c_end);
         else if (k->L == 4)
-            backward(k, 4, &d, c, c_end);
+            backward(k, 4, d, set, start, stop, c, c_end);
         else
-            backward(k, k->L, &d, c, c_end);
+            backward(k, k->L, d, set, start, stop, c, c_end);
     }
+}
+
+// For tokens [begin, end) of the sequence: their rows of dbcx +=, and what they add to dtaps [L, D]
+// and dbias [D], from dy, of which L - 1 later tokens are read too. With dv = dy C: dC = dy v, dw_j
+// = sum_t dv[t] u[t-(L-1)+j], du[t] = sum_j w_j dv[t+(L-1)-j], dB = du X, dX = du B. No gradient
+// goes into the history.
+void EM_K(short_conv_backward_f32)(const struct em_short_conv *k,
+                                   const struct em_short_conv_gradient *d, size_t begin, size_t end)
+{
+    if (k->L > MOST)
+        backward_long(k, d, begin, end);
+    else if (d->set)
+        backward_tokens(k, d, true, begin, end);
+    else
+        backward_tokens(k, d, false, begin, end);
 }
