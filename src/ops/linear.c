@@ -1,7 +1,6 @@
 // Linear: y = x w^T + bias + residual. x [T, K], w [N, K], bias [N], residual and y [T, N].
 //   dx = dy w,  dw += dy^T x,  dbias += the column sums of dy,  dresidual = dy.
 // The residual's gradient is dy itself, so the program lets them share memory where it can.
-#include "kernels/kernels.h"
 #include "ops/matmul.h"
 
 struct attr {
@@ -86,20 +85,6 @@ static void forward(const struct em_call *c)
                    y.data, y.stride, &e, &scratch, c->exec->pool);
 }
 
-static void add_residual_rows(void *arg, size_t begin, size_t end, unsigned thread)
-{
-    (void)thread;
-    const struct em_call *c = em_task_call(arg);
-    const struct em_strip dy = em_strip_of(c->out[0]->grad), d = em_strip_of(c->in[RESIDUAL]->grad);
-    for (size_t r = begin; r < end; r++) {
-        float *to = em_strip_row(&d, r);
-        if (em_fresh(c, RESIDUAL))
-            memcpy(to, em_strip_row(&dy, r), d.width * sizeof *to);
-        else
-            em_kernels()->add_f32(to, to, em_strip_row(&dy, r), d.width);
-    }
-}
-
 static void backward(const struct em_call *c)
 {
     const struct em_strip x = em_strip_of(c->in[X]), dy = em_strip_of(c->out[0]->grad);
@@ -124,7 +109,7 @@ static void backward(const struct em_call *c)
         em_scratch_reset(em_scratch_of(c), mark);
     }
     if (em_wants(c, BIAS)) em_add_column_sums(pool, &dy, em_f32(c->in[BIAS]->grad));
-    if (em_wants(c, RESIDUAL)) em_over_rows(c, dy.count, dy.width, add_residual_rows);
+    em_add_residual_gradient(c);
 }
 
 static void reference_forward(const struct em_call *c)
@@ -182,6 +167,7 @@ const struct em_op em_op_linear = {
         {[EM_CPU] = {forward, backward}, [EM_REFERENCE] = {reference_forward, reference_backward}},
     .backward_reads = EM_READS_IN(X) | EM_READS_IN(W),
     .flags = EM_OP_SETS_FRESH,
+    .residual = RESIDUAL,
 };
 
 static ember_status record(ember_flow *flow, ember_tensor *x, ember_tensor *w, ember_tensor *bias,

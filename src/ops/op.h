@@ -40,6 +40,8 @@ struct em_op {
     unsigned backward_reads; // EM_READS_IN(i) | EM_READS_OUT(i): what backward needs besides saved
                              // tensors and out gradients; inputs past the 7th never
     unsigned flags;
+    unsigned residual; // the input, absent or of the output's shape, that is added to the output
+                       // last and whose gradient is the output's; 0: the operation has none
 };
 
 #define EM_READS_IN(i) (1u << (i))

@@ -320,6 +320,7 @@ ember_status em_program_plan(struct em_program *p, struct em_memory_plan *plan)
             p->tensor[i]->info->first = p->tensor[i]->info->last = EM_NEVER;
             p->tensor[i]->info->alias = NULL;
         }
+        EM_TRY(em_fuse_residuals(p));
         EM_TRY(schedule(p));
         for (size_t i = 0; i < p->n_tensors; i++) // clones used `last` as a mark
             p->tensor[i]->info->last = EM_NEVER;

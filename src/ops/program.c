@@ -66,6 +66,7 @@ const struct em_program_options *em_flow_options(const ember_flow *flow)
 
 void em_keep(ember_tensor *t)
 {
+    assert(!t->info || !t->info->root->info->fused);
     if (t->info) t->info->root->info->keep = true;
 }
 

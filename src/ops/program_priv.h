@@ -21,11 +21,13 @@ struct em_tensor_info {
     size_t expert;
     bool keep;
     bool is_grad;
+    bool fused;     // it exists only within a sum that its operation makes now: nobody can read it
     bool unreached; // a gradient that nobody writes: its call's backward is given zeros
     // roots, when planned:
     size_t bytes, offset;
     size_t first, last;  // steps that touch it, EM_NEVER when none
     ember_tensor *alias; // a root whose memory this one shares (a passed gradient)
+    size_t number;       // while residuals are fused
     ember_tensor *copy;  // while regions are cloned: the tensor's second life
 };
 
@@ -76,5 +78,6 @@ ember_tensor *em_program_tensor(struct em_program *p);
 ember_tensor *em_grad_for(struct em_program *p, ember_tensor *t);
 void em_resolve_rows(const struct em_program *p, ember_tensor *t);
 void em_place(struct em_program *p, char *block);
+ember_status em_fuse_residuals(struct em_program *p) EMBER_CHECKED;
 
 #endif

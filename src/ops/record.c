@@ -221,6 +221,9 @@ struct em_call *em_call_new(ember_flow *flow, const struct em_op *op, unsigned n
 ember_status em_record(ember_flow *flow, struct em_call *c)
 {
     struct em_program *p = flow->program;
+    for (unsigned i = 0; i < c->n_in; i++)
+        if (c->in[i] && c->in[i]->info && c->in[i]->info->root->info->fused)
+            return em_fail(EMBER_E_STATE, "%s: input %u was planned away", c->op->name, i);
     const ember_status status = c->op->shape(c);
     if (status != EMBER_OK) return *flow->layer ? em_fail_in(status, "%s", flow->layer) : status;
     EM_TRY(em_grow(&p->call, &p->calls_capacity, p->n_calls + 1, sizeof *p->call));

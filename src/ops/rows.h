@@ -143,6 +143,10 @@ static inline ember_status em_check_token_rows(const ember_flow *flow, const cha
     return EMBER_OK;
 }
 
+// The output's gradient goes to the residual input (em_op.residual), where one is there and wants
+// it.
+void em_add_residual_gradient(const struct em_call *c);
+
 // sum[j] += the sum of column j, rows in order and in blocks of a fixed size. Parallel over
 // columns.
 void em_add_column_sums(struct em_pool *pool, const struct em_strip *rows, float *sum);

@@ -1,5 +1,6 @@
-// Weighted sum: y[t] = sum over the token's k choices of weight * row, in the order of the choices.
-//   drow = weight dy,  dweight = dy . row.
+// Weighted sum: y[t] = sum over the token's k choices of weight * row, in the order of the choices,
+// plus a residual.
+//   drow = weight dy,  dweight = dy . row,  dresidual = dy.
 #include "kernels/kernels.h"
 #include "ops/moe_plan.h"
 #include "ops/rows.h"
@@ -8,7 +9,7 @@ struct attr {
     size_t n_experts;
 };
 
-enum { ROWS, WEIGHTS, PLAN, INPUTS };
+enum { ROWS, WEIGHTS, PLAN, RESIDUAL, INPUTS }; // the planner fills RESIDUAL
 
 static ember_status shape(struct em_call *c)
 {
@@ -27,7 +28,7 @@ static ember_status shape(struct em_call *c)
 static void cost(const struct em_call *c, struct em_cost *forward, struct em_cost *backward)
 {
     const double n = em_elements(c->in[ROWS]), y = em_elements(c->out[0]);
-    *forward = (struct em_cost){2 * n, 4 * (n + y)};
+    *forward = (struct em_cost){2 * n, 4 * (n + y + em_elements(c->in[RESIDUAL]))};
     *backward = (struct em_cost){4 * n, 4 * (3 * n + y)};
 }
 
@@ -48,6 +49,7 @@ static void forward_tokens(void *arg, size_t begin, size_t end, unsigned thread)
         em_kernels()->scale_f32(y, em_row(c->in[ROWS], (size_t)place[t * k]), weight[0], D);
         for (size_t n = 1; n < k; n++)
             em_kernels()->axpy_f32(y, weight[n], em_row(c->in[ROWS], (size_t)place[t * k + n]), D);
+        if (c->in[RESIDUAL]) em_kernels()->add_f32(y, em_row(c->in[RESIDUAL], t), y, D);
     }
 }
 
@@ -83,6 +85,7 @@ static void backward(const struct em_call *c)
     // Weights' gradients are few: they are filled with zeros here rather than kept apart.
     em_zero_fresh(c, WEIGHTS);
     em_over_rows(c, c->in[ROWS]->dim[0], c->out[0]->dim[1], backward_rows);
+    em_add_residual_gradient(c);
 }
 
 static void reference_forward(const struct em_call *c)
@@ -94,6 +97,7 @@ static void reference_forward(const struct em_call *c)
             for (size_t n = 0; n < k; n++)
                 sum += (double)em_row(c->in[WEIGHTS], t)[n] *
                        (double)em_row(c->in[ROWS], (size_t)places(c)[t * k + n])[d];
+            if (c->in[RESIDUAL]) sum += (double)em_row(c->in[RESIDUAL], t)[d];
             em_row(c->out[0], t)[d] = (float)sum;
         }
 }
@@ -114,6 +118,10 @@ static void reference_backward(const struct em_call *c)
             for (size_t d = 0; em_wants(c, ROWS) && d < D; d++)
                 em_row(c->in[ROWS]->grad, r)[d] += em_row(c->in[WEIGHTS], t)[n] * dy[d];
         }
+    em_zero_fresh(c, RESIDUAL);
+    for (size_t t = 0; em_wants(c, RESIDUAL) && t < c->out[0]->dim[0]; t++)
+        for (size_t d = 0; d < D; d++)
+            em_row(c->in[RESIDUAL]->grad, t)[d] += em_row(c->out[0]->grad, t)[d];
 }
 
 const struct em_op em_op_weighted_sum = {
@@ -124,6 +132,7 @@ const struct em_op em_op_weighted_sum = {
         {[EM_CPU] = {forward, backward}, [EM_REFERENCE] = {reference_forward, reference_backward}},
     .backward_reads = EM_READS_IN(ROWS) | EM_READS_IN(WEIGHTS) | EM_READS_IN(PLAN),
     .flags = EM_OP_SETS_FRESH,
+    .residual = RESIDUAL,
 };
 
 ember_status ember_weighted_sum(ember_flow *flow, ember_tensor *rows, const ember_routing *routing,
