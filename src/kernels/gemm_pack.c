@@ -3,7 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/threads.h"
-#include "kernels/gemm_priv.h"
+#include "kernels/gemm_set.h"
 
 enum {
     WINDOW_BYTES = 8 << 20,

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/cpu.h"
-#include "kernels/gemm_priv.h"
+#include "kernels/gemm_set.h"
 #include "kernels/kernels.h"
 
 // Plain to wide.

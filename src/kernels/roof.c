@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/threads.h"
-#include "kernels/gemm_priv.h"
+#include "kernels/gemm_set.h"
 #include "kernels/kernels.h"
 
 enum { BURSTS = 8, PIECES_PER_THREAD = 4, MIB = 1 << 20 };

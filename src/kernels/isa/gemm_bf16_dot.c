@@ -2,7 +2,7 @@
 // Not every CPU of the set has it, so functions carry their target, and the driver asks the CPU.
 #include "kernels/kernels_isa.h"
 
-#include "kernels/gemm_priv.h"
+#include "kernels/gemm_set.h"
 
 #if defined(EM_ISA_avx512)
 

@@ -20,7 +20,7 @@
 #pragma GCC optimize("no-schedule-insns")
 #endif
 
-#include "kernels/gemm_priv.h"
+#include "kernels/gemm_set.h"
 
 #if defined(EM_ISA_avx512)
 enum { VB = 64, MR = 6, NV = 4 };

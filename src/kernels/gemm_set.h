@@ -1,11 +1,11 @@
-// What the driver of matrix multiplication (gemm.c, gemm_pack.c) and the sources per instruction
-// set (isa/gemm_*.c) agree on.
+// What the driver of matrix multiplication (gemm_driver.c, gemm_pack.c) and the sources per
+// instruction set (isa/gemm_*.c) agree on.
 //
 // B is packed into panels of `nr` columns, each [steps][width] cells of 4 bytes: a float (f32: one
 // k a step), or two bf16 (k even in the low half, k odd in the high half: two k a step). The last
 // panel is as narrow as a kernel allows, and padded with zeros.
-#ifndef EM_KERNELS_GEMM_PRIV_H
-#define EM_KERNELS_GEMM_PRIV_H
+#ifndef EM_KERNELS_GEMM_SET_H
+#define EM_KERNELS_GEMM_SET_H
 
 #include "kernels/gemm.h"
 

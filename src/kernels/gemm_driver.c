@@ -10,7 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/threads.h"
-#include "kernels/gemm_priv.h"
+#include "kernels/gemm_set.h"
 
 enum {
     LINE = 64,
