@@ -80,8 +80,8 @@ ember_status em_model_save_config(const struct em_model *m, const char *folder,
 ember_status em_model_save_weights(const struct em_model *m, const char *path,
                                    enum em_st_dtype dtype) EMBER_CHECKED;
 
-// Parameters in all, and those one token uses (k of E experts). Buffers count in the first; a tied
-// matrix once.
+// Parameters in all, and those one token uses (k of E experts). Buffers count; a tied matrix
+// once.
 void em_model_count(const struct em_model *m, size_t *total, size_t *active);
 
 // Gives every parameter that is not frozen a gradient over `memory` (n_values floats, in the

@@ -33,3 +33,15 @@ ember_status em_block_half(const struct em_block *block, ember_flow *flow, unsig
     *y = t;
     return EMBER_OK;
 }
+
+ember_status em_block_residual(const ember_layer *block, ember_flow *flow, ember_tensor *x,
+                               ember_tensor **y)
+{
+    ember_tensor *mixed;
+    for (unsigned half = 0; half < 2; half++) {
+        EMBER_TRY(em_block_half((const struct em_block *)block, flow, half, x, &mixed));
+        if (mixed) EMBER_TRY(ember_add(flow, x, mixed, &x));
+    }
+    *y = x;
+    return EMBER_OK;
+}

@@ -36,4 +36,8 @@ ember_status em_block_build(struct em_block *block, ember_build *build, bool bef
 ember_status em_block_half(const struct em_block *block, ember_flow *flow, unsigned half,
                            ember_tensor *x, ember_tensor **y) EMBER_CHECKED;
 
+// x + half(x) for both: the forward of blocks whose residual path has no norm on it.
+ember_status em_block_residual(const ember_layer *block, ember_flow *flow, ember_tensor *x,
+                               ember_tensor **y) EMBER_CHECKED;
+
 #endif
