@@ -25,6 +25,7 @@ ember_status em_model_save_config(const struct em_model *m, const char *folder,
                 : EMBER_OK;
     if (status == EMBER_OK) {
         json_object_del(config, "torch_dtype");
+        json_object_del(config, "auto_map"); // names code; our folders hold none
         status = json_object_set_new(config, "dtype", json_string(dtype_text(dtype)))
                      ? EMBER_E_NOMEM
                      : EMBER_OK;
