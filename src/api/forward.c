@@ -10,6 +10,7 @@ ember_status ember_forward_file(const char *model, const char *in, const char *o
     struct em_runtime runtime;
     struct em_model *m = NULL;
     if (!options) options = &none;
+    EM_TRY(em_api_refuse_gguf(model));
     EM_TRY(em_runtime_open(&options->runtime, false, &runtime));
     ember_status status = em_model_open(model, &m);
     if (status == EMBER_OK)

@@ -20,12 +20,6 @@ struct subject {
     bool folder;
 };
 
-static bool ends_in(const char *s, const char *end)
-{
-    const size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
 static ember_status holds_weights(const char *folder, bool *found)
 {
     char **names;
@@ -54,12 +48,10 @@ static ember_status open_folder(struct subject *s)
 static ember_status open_subject(struct subject *s)
 {
     s->folder = em_path_is_directory(s->path);
-    if (ends_in(s->path, ".gguf"))
-        return em_fail(EMBER_E_UNSUPPORTED,
-                       "%s: this build reads Hugging Face folders, not GGUF files", s->path);
+    EM_TRY(em_api_refuse_gguf(s->path));
     if (s->folder)
         EM_TRY(open_folder(s));
-    else if (ends_in(s->path, ".safetensors"))
+    else if (em_api_ends_in(s->path, ".safetensors"))
         EM_TRY(em_weights_open(s->path, &s->weights));
     else
         EM_TRY(em_model_read_config(s->path, &s->config));

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/cpu.h"
@@ -77,4 +78,18 @@ void em_runtime_close(struct em_runtime *runtime)
 {
     em_pool_destroy(runtime->pool);
     *runtime = (struct em_runtime){0};
+}
+
+bool em_api_ends_in(const char *text, const char *end)
+{
+    const size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+ember_status em_api_refuse_gguf(const char *path)
+{
+    return em_api_ends_in(path, ".gguf")
+               ? em_fail(EMBER_E_UNSUPPORTED,
+                         "%s: this build reads Hugging Face folders, not GGUF files", path)
+               : EMBER_OK;
 }

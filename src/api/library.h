@@ -18,4 +18,8 @@ ember_status em_runtime_open(const ember_runtime *options, bool bf16_default,
                              struct em_runtime *runtime) EMBER_CHECKED;
 void em_runtime_close(struct em_runtime *runtime);
 
+bool em_api_ends_in(const char *text, const char *end);
+// EMBER_E_UNSUPPORTED for the name of a file that models come in, but not in this build.
+ember_status em_api_refuse_gguf(const char *path) EMBER_CHECKED;
+
 #endif

@@ -9,12 +9,6 @@
 
 enum { BATCH = 16 }; // conversations of a pass
 
-static bool ends_in(const char *s, const char *end)
-{
-    const size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
 // A tokenizer that cannot be read stands in the way of text only: the model runs on ids without it.
 static ember_status open_tokenizer(ember_model *model, const char *path)
 {
@@ -37,9 +31,7 @@ static ember_status open_tokenizer(ember_model *model, const char *path)
 
 static ember_status open_all(ember_model *model, const char *path, const ember_runtime *runtime)
 {
-    if (ends_in(path, ".gguf"))
-        return em_fail(EMBER_E_UNSUPPORTED,
-                       "%s: this build reads Hugging Face folders, not GGUF files", path);
+    EM_TRY(em_api_refuse_gguf(path));
     EM_TRY(em_runtime_open(runtime, true, &model->runtime));
     EM_TRY(em_model_open(path, &model->model));
     EM_TRY(open_tokenizer(model, path));

@@ -76,6 +76,7 @@ static ember_status unknown_subject(const char *subject)
 
 static ember_status open_subject(struct plan *p)
 {
+    EM_TRY(em_api_refuse_gguf(p->subject));
     if (!em_path_exists(p->subject)) {
         json_t *preset;
         if (!em_preset_find(p->subject)) return unknown_subject(p->subject);

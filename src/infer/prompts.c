@@ -99,13 +99,18 @@ static ember_status read_all(const char *path, const char *text, size_t size,
 ember_status em_prompts_read(const char *path, struct em_prompts *out)
 {
     struct em_buf text = {0};
-    struct em_prompts p = {0};
     ember_status status = em_read_file(path, 0, &text);
-    if (status == EMBER_OK) {
-        p.hash = em_hash_bytes(text.data, text.size);
-        status = read_all(path, text.data, text.size, &p);
-    }
+    if (status == EMBER_OK)
+        status = em_prompts_parse(path, text.data ? text.data : "", text.size, out);
     em_buf_deinit(&text);
+    return status;
+}
+
+ember_status em_prompts_parse(const char *name, const char *text, size_t size,
+                              struct em_prompts *out)
+{
+    struct em_prompts p = {.hash = em_hash_bytes(text, size)};
+    const ember_status status = read_all(name, text, size, &p);
     if (status != EMBER_OK) {
         em_prompts_deinit(&p);
         return status;

@@ -28,6 +28,9 @@ struct em_prompts {
 // Empty lines are passed over. EMBER_E_FORMAT names line and key: not JSON, neither or both of
 // prompt and prompt_ids, a key that is not known.
 ember_status em_prompts_read(const char *path, struct em_prompts *out) EMBER_CHECKED;
+// The same from memory; `name` is the file's in messages.
+ember_status em_prompts_parse(const char *name, const char *text, size_t size,
+                              struct em_prompts *out) EMBER_CHECKED;
 void em_prompts_deinit(struct em_prompts *p);
 
 #endif

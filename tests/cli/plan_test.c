@@ -137,6 +137,7 @@ static void what_is_wrong_is_said_with_its_exit_status(void **state)
     CHECK_PROGRAM(2, "--devices 2 is not in this build", "plan", "tiny-moe", "--devices", "2");
     CHECK_PROGRAM(2, "--seq has to be within", "plan", "tiny-moe", "--seq", "1");
     CHECK_PROGRAM(1, "no preset of that name (tiny-moe)", "plan", "tiny-mo");
+    CHECK_PROGRAM(1, "not GGUF files", "plan", "model.gguf");
     CHECK_PROGRAM(1, "nowhere.txt", "plan", "tiny-moe", "--data", "nowhere.txt");
     CHECK_PROGRAM(1, "a program needs 1 to 2147483647 tokens", "plan", "tiny-moe", "--batch",
                   "1000000", "--seq", "16000000");

@@ -89,7 +89,7 @@ static size_t fill_prompts(size_t vocabulary, int32_t ids[SEQUENCES][48], size_t
 }
 
 static void run_all(const struct em_model *m, size_t chunk, size_t sequences, unsigned threads,
-                    const struct em_sampler_chain *chain, struct made made[SEQUENCES])
+                    bool bf16, const struct em_sampler_chain *chain, struct made made[SEQUENCES])
 {
     int32_t ids[SEQUENCES][48];
     size_t length[SEQUENCES];
@@ -101,7 +101,7 @@ static void run_all(const struct em_model *m, size_t chunk, size_t sequences, un
     CHECK_OK(em_engine_create(
         m,
         &(struct em_engine_options){
-            .backend = EM_CPU, .pool = pool, .chunk = chunk, .sequences = sequences},
+            .backend = EM_CPU, .pool = pool, .chunk = chunk, .sequences = sequences, .bf16 = bf16},
         &e));
     memset(made, 0, SEQUENCES * sizeof *made);
     for (size_t s = 0; s < SEQUENCES; s++) {
@@ -121,13 +121,29 @@ static void run_all(const struct em_model *m, size_t chunk, size_t sequences, un
     em_pool_destroy(pool);
 }
 
+// The same ids from every way of running them.
+static void check_ways(const struct em_model *m, bool bf16, const struct em_sampler_chain *chain,
+                       const struct made *first)
+{
+    static const struct {
+        size_t chunk, sequences;
+        unsigned threads;
+    } way[] = {{1, 1, 1}, {5, 1, 2}, {8, 2, 1}, {64, 3, 3}, {5, 8, 1}, {0, 5, 2}};
+    struct made other[SEQUENCES];
+    for (size_t w = 0; w < sizeof way / sizeof *way; w++) {
+        run_all(m, way[w].chunk, way[w].sequences, way[w].threads, bf16, chain, other);
+        for (size_t s = 0; s < SEQUENCES; s++)
+            assert_memory_equal(other[s].ids, first[s].ids, first[s].count * sizeof(int32_t));
+    }
+}
+
 static void check_model(const struct em_model *m)
 {
     int32_t ids[SEQUENCES][48], sequence[128];
     size_t length[SEQUENCES];
-    struct made first[SEQUENCES], drawn[SEQUENCES], other[SEQUENCES];
+    struct made first[SEQUENCES], drawn[SEQUENCES];
     fill_prompts(m->vocabulary, ids, length);
-    run_all(m, 0, 1, 1, greedy, first);
+    run_all(m, 0, 1, 1, false, greedy, first);
     for (size_t s = 0; s < SEQUENCES; s++) {
         memcpy(sequence, ids[s], length[s] * sizeof *sequence);
         for (size_t i = 0; i < MADE - s; i++) {
@@ -136,23 +152,15 @@ static void check_model(const struct em_model *m)
             sequence[length[s] + i] = expected;
         }
     }
-    run_all(m, 0, 1, 1, random_chain, drawn);
-    static const struct {
-        size_t chunk, sequences;
-        unsigned threads;
-    } way[] = {{1, 1, 1}, {5, 1, 2}, {8, 2, 1}, {64, 3, 3}, {5, 8, 1}, {0, 5, 2}};
-    for (size_t w = 0; w < sizeof way / sizeof *way; w++) {
-        run_all(m, way[w].chunk, way[w].sequences, way[w].threads, greedy, other);
-        for (size_t s = 0; s < SEQUENCES; s++)
-            assert_memory_equal(other[s].ids, first[s].ids, first[s].count * sizeof(int32_t));
-        run_all(m, way[w].chunk, way[w].sequences, way[w].threads, random_chain, other);
-        for (size_t s = 0; s < SEQUENCES; s++)
-            assert_memory_equal(other[s].ids, drawn[s].ids, drawn[s].count * sizeof(int32_t));
-    }
+    check_ways(m, false, greedy, first);
+    run_all(m, 0, 1, 1, false, random_chain, drawn);
+    check_ways(m, false, random_chain, drawn);
     size_t differ = 0;
     for (size_t s = 0; s < SEQUENCES; s++)
         differ += memcmp(drawn[s].ids, first[s].ids, 8 * sizeof(int32_t)) != 0;
     assert_true(differ > 0); // the draw does draw
+    run_all(m, 0, 1, 1, true, random_chain, drawn);
+    check_ways(m, true, random_chain, drawn);
 }
 
 static void greedy_ids_are_those_of_the_whole_pass_in_any_chunks_and_batch(void **state)
