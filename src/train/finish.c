@@ -9,23 +9,18 @@
 #include "train/run.h"
 #include "train/run_report.h"
 
-static json_t *number(double v)
-{
-    return isfinite(v) ? json_real(v) : json_null();
-}
-
 static json_t *domains_json(const struct em_training *t, const struct em_score *scores)
 {
     json_t *list = json_array();
     for (size_t d = 0; list && t->untrained && d < t->batches.dataset.count; d++) {
         const struct em_score *s = &scores[d];
-        json_array_append_new(
+        list = em_json_add(
             list, json_pack("{s:s, s:I, s:I, s:o, s:o, s:o}", "domain",
                             t->batches.dataset.domains[d].name, "bytes",
                             (json_int_t)(s->bytes + 0.5), "tokens", (json_int_t)s->tokens, "nats",
-                            number(s->tokens ? s->nats / (double)s->tokens : (double)NAN), "bpb",
-                            number(em_score_bpb(s)), "untrained_bpb",
-                            number(em_score_bpb(&t->untrained[d]))));
+                            em_json_finite(s->tokens ? s->nats / (double)s->tokens : (double)NAN),
+                            "bpb", em_json_finite(em_score_bpb(s)), "untrained_bpb",
+                            em_json_finite(em_score_bpb(&t->untrained[d]))));
     }
     return list;
 }
@@ -60,7 +55,7 @@ static json_t *result_json(const struct em_training *t, const struct em_score *s
     const struct em_progress *p = &t->progress;
     return json_pack("{s:s, s:I, s:I, s:f, s:f, s:o, s:I, s:o}", "folder", t->run.dir, "steps",
                      (json_int_t)p->step, "tokens", (json_int_t)p->tokens, "seconds", p->seconds,
-                     "loss", p->last_loss, "best_bpb", number(p->best), "best_step",
+                     "loss", p->last_loss, "best_bpb", em_json_finite(p->best), "best_step",
                      (json_int_t)p->best_step, "domains", domains_json(t, scores));
 }
 

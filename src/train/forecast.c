@@ -95,7 +95,8 @@ ember_status em_forecast_disk(struct em_training *t)
               (t->progress.steps - t->progress.step) / t->recipe.train.log_every * 900;
     char *path = em_strdup(t->run.dir);
     if (!path) return EMBER_E_NOMEM;
-    while (!em_path_exists(path)) {
+    // The nearest folder above that is there.
+    while (!em_path_exists(path) && strcmp(path, "/") != 0 && strcmp(path, ".") != 0) {
         char *slash = strrchr(path, '/');
         if (slash && slash != path)
             *slash = '\0';

@@ -151,7 +151,7 @@ static ember_status read_layers(const struct em_recipe_request *q, json_t **out)
     const char *model = json_string_value(json_object_get(file, "model"));
     // A folder of that name wins over a preset.
     if (!name && model && em_preset_find(model) && !em_path_exists(model)) {
-        name = model;
+        name = em_preset_find(model)->name;
         json_object_del(file, "model");
     }
     if (name) status = read_preset(name, &preset);

@@ -37,23 +37,30 @@ static void add_object(struct level *l, const json_t *object)
     }
 }
 
+// The options of the optimizer or schedule that `key` of "train" names.
+static void add_train_component(struct level *l, const json_t *train, const char *key)
+{
+    const struct em_component *c;
+    const ember_kind kind = strcmp(key, "optimizer") == 0 ? EMBER_OPTIMIZER : EMBER_SCHEDULE;
+    if (em_recipe_component(train, key, kind, "train", &c) == EMBER_OK) add_table(l, c->options);
+}
+
 // The options of whatever component has this name: within a model only kinds of layers are nested.
 static void add_component(struct level *l, const json_t *object)
 {
+    static const char *const type_key[] = {"type", NULL};
     const char *type = json_string_value(json_object_get(object, "type"));
     const struct em_component *c;
+    add_names(l, type_key);
     for (size_t i = 0; type && (c = em_registry_at(i)); i++)
         if (strcmp(c->name, type) == 0) add_table(l, c->options);
 }
 
 static void add_train(struct level *l, const json_t *train)
 {
-    const struct em_component *c;
     add_table(l, em_train_settings_table);
-    if (em_recipe_component(train, "optimizer", EMBER_OPTIMIZER, "train", &c) == EMBER_OK)
-        add_table(l, c->options);
-    if (em_recipe_component(train, "schedule", EMBER_SCHEDULE, "train", &c) == EMBER_OK)
-        add_table(l, c->options);
+    add_train_component(l, train, "optimizer");
+    add_train_component(l, train, "schedule");
 }
 
 static void add_model(struct level *l, const json_t *model)
@@ -66,9 +73,9 @@ static void add_model(struct level *l, const json_t *model)
     if (family && !family->keys) add_table(l, em_form_options()); // a free block list
 }
 
-// What the object at `path` (of `depth` parts, the first is `root`) may hold.
-static void allowed(const json_t *recipe, const json_t *object, const char *root, size_t depth,
-                    struct level *l)
+// What the object at a path of `depth` parts, `root` to `parent`, may hold.
+static void allowed(const json_t *recipe, const json_t *object, const char *root,
+                    const char *parent, size_t depth, struct level *l)
 {
     static const char *const top[] = {"model", "data", "train", "seed", NULL};
     l->count = 0;
@@ -83,6 +90,8 @@ static void allowed(const json_t *recipe, const json_t *object, const char *root
         add_model(l, object);
     else if (strcmp(root, "data") == 0)
         add_table(l, em_source_table);
+    else if (strcmp(root, "train") == 0)
+        add_train_component(l, json_object_get(recipe, "train"), parent);
     else
         add_component(l, object);
 }
@@ -142,7 +151,7 @@ static ember_status forget_other_length(json_t *train, const char *part)
 struct walk {
     const char *assignment;
     json_t *recipe, *value;
-    const char *root;
+    const char *root, *parent;
     struct level level;
 };
 
@@ -163,7 +172,7 @@ static ember_status step(struct walk *w, json_t *at, char *rest, size_t depth)
         w->level.count = 0;
         return unknown(w->assignment, rest, &w->level);
     }
-    allowed(w->recipe, at, w->root, depth, &w->level);
+    allowed(w->recipe, at, w->root, w->parent, depth, &w->level);
     bool known = false;
     for (size_t i = 0; i < w->level.count && !known; i++)
         known = strcmp(w->level.names[i], rest) == 0;
@@ -177,6 +186,7 @@ static ember_status step(struct walk *w, json_t *at, char *rest, size_t depth)
                            "be changed",
                            (int)strcspn(w->assignment, "="), w->assignment);
         EM_TRY(open_name(at, rest, &child));
+        w->parent = rest;
         return step(w, child, dot + 1, depth + 1);
     }
     if (json_object_set(at, rest, w->value) != 0) return em_fail(EMBER_E_NOMEM, "out of memory");

@@ -31,8 +31,9 @@ ember_status em_run_log_open(const char *dir, uint64_t train_bytes, uint64_t eva
     if (status == EMBER_OK)
         status = em_tensorboard_open(&log.board, logs,
                                      train_bytes || eval_bytes ? (int64_t)last_step : -1);
-    em_free(logs);
+    log.folder = logs;
     if (status != EMBER_OK) {
+        em_free(logs);
         if (log.train.path) em_append_close(&log.train);
         if (log.eval.path) em_append_close(&log.eval);
         return status;
@@ -47,6 +48,7 @@ void em_run_log_close(struct em_run_log *log)
     em_append_close(&log->train);
     em_append_close(&log->eval);
     em_tensorboard_close(&log->board);
+    em_free(log->folder);
     *log = (struct em_run_log){0};
 }
 
@@ -54,7 +56,8 @@ ember_status em_run_log_sync(struct em_run_log *log)
 {
     EM_TRY(em_append_sync(&log->train));
     EM_TRY(em_append_sync(&log->eval));
-    return em_tensorboard_sync(&log->board);
+    EM_TRY(em_tensorboard_sync(&log->board));
+    return em_sync_directory(log->folder); // their names too
 }
 
 static ember_status write_line(struct em_append *file, uint64_t *bytes, const json_t *line)
@@ -69,10 +72,17 @@ static ember_status write_line(struct em_append *file, uint64_t *bytes, const js
     return status;
 }
 
-// JSON has no NaN: what is not known is null.
-static json_t *number(double v)
+json_t *em_json_finite(double v)
 {
     return isfinite(v) ? json_real(v) : json_null();
+}
+
+json_t *em_json_add(json_t *list, json_t *value)
+{
+    if (list && json_array_append_new(list, value) == 0) return list;
+    if (!list) json_decref(value);
+    json_decref(list);
+    return NULL;
 }
 
 // Figures of all routers together.
@@ -112,22 +122,35 @@ static json_t *layer_loads(const struct em_stepper *s)
     json_t *layers = json_array();
     for (size_t i = 0; layers && i < s->n_routers; i++) {
         const struct em_router_figures *f = &s->figures[i];
+        const double slots = f->slots ? (double)f->slots : 1;
         json_t *load = json_array();
         for (size_t e = 0; load && e < s->routers[i].routing.n_experts; e++)
-            json_array_append_new(load,
-                                  json_real(f->slots ? (double)f->load[e] / (double)f->slots : 0));
-        json_array_append_new(layers,
-                              json_pack("{s:s, s:o}", "layer", s->routers[i].layer, "load", load));
+            load = em_json_add(load, json_real((double)f->load[e] / slots));
+        layers = em_json_add(layers,
+                             json_pack("{s:s, s:o}", "layer", s->routers[i].layer, "load", load));
     }
     return layers;
 }
 
+static json_t *moe_json(const struct em_stepper *s, const struct moe *m, bool layers)
+{
+    json_t *o = json_pack("{s:f, s:f, s:f, s:f, s:f, s:I, s:i}", "max_violation", m->max_violation,
+                          "entropy", m->token_entropy, "marginal_entropy", m->marginal_entropy,
+                          "aux", m->aux, "z", m->z, "dead", (json_int_t)m->dead, "dropped", 0);
+    if (o && layers && json_object_set_new(o, "layers", layer_loads(s)) != 0) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}
+
 ember_status em_run_log_step(struct em_run_log *log, const struct em_log_line *l)
 {
-    json_t *line = json_pack("{s:I, s:I, s:f, s:o, s:f, s:f, s:f, s:f, s:o}", "step",
-                             (json_int_t)l->step, "tokens", (json_int_t)l->tokens, "loss", l->loss,
-                             "bpb", number(l->bpb), "lr", l->lr, "seconds", l->seconds, "grad_norm",
-                             l->grad_norm, "tokens_per_s", l->tokens_per_s, "mfu", number(l->mfu));
+    json_t *line =
+        json_pack("{s:I, s:I, s:f, s:o, s:f, s:f, s:f, s:f, s:o}", "step", (json_int_t)l->step,
+                  "tokens", (json_int_t)l->tokens, "loss", l->loss, "bpb", em_json_finite(l->bpb),
+                  "lr", l->lr, "seconds", l->seconds, "grad_norm", l->grad_norm, "tokens_per_s",
+                  l->tokens_per_s, "mfu", em_json_finite(l->mfu));
     struct em_tensorboard_scalar scalar[16];
     size_t n = 0;
     scalar[n++] = (struct em_tensorboard_scalar){"train/loss", (float)l->loss};
@@ -138,12 +161,10 @@ ember_status em_run_log_step(struct em_run_log *log, const struct em_log_line *l
     if (isfinite(l->mfu)) scalar[n++] = (struct em_tensorboard_scalar){"speed/mfu", (float)l->mfu};
     if (l->stepper->n_routers && line) {
         const struct moe m = summarise(l->stepper);
-        json_t *moe =
-            json_pack("{s:f, s:f, s:f, s:f, s:f, s:I, s:i}", "max_violation", m.max_violation,
-                      "entropy", m.token_entropy, "marginal_entropy", m.marginal_entropy, "aux",
-                      m.aux, "z", m.z, "dead", (json_int_t)m.dead, "dropped", 0);
-        if (moe && l->layers) json_object_set_new(moe, "layers", layer_loads(l->stepper));
-        json_object_set_new(line, "moe", moe);
+        if (json_object_set_new(line, "moe", moe_json(l->stepper, &m, l->layers)) != 0) {
+            json_decref(line);
+            return em_fail(EMBER_E_NOMEM, "out of memory");
+        }
         const struct em_tensorboard_scalar more[] = {
             {"moe/max_violation", (float)m.max_violation},
             {"moe/entropy", (float)m.token_entropy},
@@ -169,10 +190,11 @@ ember_status em_run_log_eval(struct em_run_log *log, uint64_t step, uint64_t tok
     for (size_t d = 0; domains && d < dataset->count && status == EMBER_OK; d++) {
         const struct em_score *s = &scores[d];
         const double bpb = em_score_bpb(s);
-        json_array_append_new(
-            domains, json_pack("{s:s, s:I, s:f, s:f, s:o}", "domain", dataset->domains[d].name,
-                               "tokens", (json_int_t)s->tokens, "bytes", s->bytes, "nats",
-                               s->tokens ? s->nats / (double)s->tokens : 0, "bpb", number(bpb)));
+        domains = em_json_add(domains, json_pack("{s:s, s:I, s:f, s:f, s:o}", "domain",
+                                                 dataset->domains[d].name, "tokens",
+                                                 (json_int_t)s->tokens, "bytes", s->bytes, "nats",
+                                                 s->tokens ? s->nats / (double)s->tokens : 0, "bpb",
+                                                 em_json_finite(bpb)));
         if (!isfinite(bpb)) continue;
         snprintf(tag, sizeof tag, "eval/bpb/%.140s", dataset->domains[d].name);
         const struct em_tensorboard_scalar scalar = {tag, (float)bpb};
@@ -180,7 +202,7 @@ ember_status em_run_log_eval(struct em_run_log *log, uint64_t step, uint64_t tok
     }
     json_t *line =
         json_pack("{s:I, s:I, s:o, s:o}", "step", (json_int_t)step, "tokens", (json_int_t)tokens,
-                  "bpb", number(em_mean_bpb(scores, dataset->count)), "domains", domains);
+                  "bpb", em_json_finite(em_mean_bpb(scores, dataset->count)), "domains", domains);
     if (status == EMBER_OK) status = write_line(&log->eval, &log->eval_bytes, line);
     json_decref(line);
     return status;

@@ -9,6 +9,7 @@
 #include "train/evaluate.h"
 
 struct em_run_log {
+    char *folder; // logs/
     struct em_append train, eval;
     struct em_tensorboard board;
     uint64_t train_bytes, eval_bytes;
@@ -21,6 +22,11 @@ struct em_log_line {
     const struct em_stepper *stepper;                 // for the routers' figures
     bool layers;                                      // each layer's load as well
 };
+
+// JSON has no NaN: what is not known is null. NULL: out of memory.
+json_t *em_json_finite(double v);
+// The list with `value` (taken) at its end; NULL, and no list any more, when that fails.
+json_t *em_json_add(json_t *list, json_t *value);
 
 // `dir` is the run's; sizes as a state has them, 0 for a new run.
 ember_status em_run_log_open(const char *dir, uint64_t train_bytes, uint64_t eval_bytes,

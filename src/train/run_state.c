@@ -19,18 +19,13 @@ enum { COMPANIONS = sizeof companions / sizeof companions[0] };
 
 // ---- progress as JSON ----
 
-static json_t *number(double v)
-{
-    return isfinite(v) ? json_real(v) : json_null();
-}
-
 static json_t *scores_json(const struct em_training *t)
 {
     json_t *list = json_array();
     for (size_t d = 0; list && t->untrained && d < t->batches.dataset.count; d++) {
         const struct em_score *s = &t->untrained[d];
-        json_array_append_new(list, json_pack("{s:f, s:f, s:I}", "nats", s->nats, "bytes", s->bytes,
-                                              "tokens", (json_int_t)s->tokens));
+        list = em_json_add(list, json_pack("{s:f, s:f, s:I}", "nats", s->nats, "bytes", s->bytes,
+                                           "tokens", (json_int_t)s->tokens));
     }
     return list;
 }
@@ -40,13 +35,14 @@ static ember_status write_progress(const struct em_training *t, const char *path
     const struct em_progress *p = &t->progress;
     char hash[24];
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)t->run.data_hash);
-    json_t *state = json_pack(
-        "{s:i, s:s, s:I, s:I, s:I, s:f, s:f, s:I, s:o, s:I, s:s, s:{s:I, s:I}, s:o}", "format",
-        FORMAT, "version", EMBER_VERSION, "step", (json_int_t)p->step, "steps",
-        (json_int_t)p->steps, "tokens", (json_int_t)p->tokens, "seconds", p->seconds, "loss",
-        p->last_loss, "evaluated", (json_int_t)p->evaluated, "best", number(p->best), "best_step",
-        (json_int_t)p->best_step, "data", hash, "logs", "train", (json_int_t)t->log.train_bytes,
-        "eval", (json_int_t)t->log.eval_bytes, "untrained", scores_json(t));
+    json_t *state =
+        json_pack("{s:i, s:s, s:I, s:I, s:I, s:f, s:f, s:I, s:o, s:I, s:s, s:{s:I, s:I}, s:o}",
+                  "format", FORMAT, "version", EMBER_VERSION, "step", (json_int_t)p->step, "steps",
+                  (json_int_t)p->steps, "tokens", (json_int_t)p->tokens, "seconds", p->seconds,
+                  "loss", p->last_loss, "evaluated", (json_int_t)p->evaluated, "best",
+                  em_json_finite(p->best), "best_step", (json_int_t)p->best_step, "data", hash,
+                  "logs", "train", (json_int_t)t->log.train_bytes, "eval",
+                  (json_int_t)t->log.eval_bytes, "untrained", scores_json(t));
     const ember_status status =
         state ? em_json_write(path, state, 2) : em_fail(EMBER_E_NOMEM, "%s: out of memory", path);
     json_decref(state);

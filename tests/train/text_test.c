@@ -1,0 +1,189 @@
+// timeout: 900
+// Training on text: domains, tokenizers, held-out scores, and what is written about them.
+#include "train/run.h"
+
+#include "models/model.h"
+#include "text/tokenizer.h"
+
+static const char *dir, *first, *second;
+
+static const char *recipe_on(const char *name, const char *data, const char *train)
+{
+    char model[1024], text[4096];
+    snprintf(model, sizeof model, RUN_MODEL, 300, 0.001);
+    snprintf(text, sizeof text,
+             "{\"model\": %s, \"data\": {\"sources\": [\"%s\", {\"path\": \"%s\", \"name\": "
+             "\"second\"}], \"held_out\": 0.1%s%s}, \"train\": {\"batch\": 4, \"seq\": 32, "
+             "\"lr\": 0.01, \"eval_tokens\": 256%s%s}}",
+             model, first, second, *data ? ", " : "", data, *train ? ", " : "", train);
+    return run_write(dir, name, text);
+}
+
+static double number(const json_t *o, const char *key)
+{
+    const json_t *v = json_object_get(o, key);
+    if (!json_is_number(v)) fail_msg("%s is no number", key);
+    return json_number_value(v);
+}
+
+static void held_out_text_is_scored(void **state)
+{
+    (void)state;
+    const char *out = test_path(dir, "scores");
+    run_ok(&(struct run){.recipe =
+                             recipe_on("scores.json", "\"tokenizer\": \"bytes\"", "\"steps\": 40"),
+                         .out = out});
+    json_t *eval = run_json(out, "logs/eval.json");
+    assert_int_equal(json_array_size(eval), 2);
+    for (size_t d = 0; d < 2; d++) {
+        const json_t *o = json_array_get(eval, d);
+        const char *name = json_string_value(json_object_get(o, "domain"));
+        assert_string_equal(name, d ? "second" : "first.txt");
+        size_t size;
+        char path[64];
+        snprintf(path, sizeof path, "logs/heldout/%s", d ? "second.txt" : "first.txt");
+        char *text = run_read(out, path, &size), *whole = NULL;
+        // Every byte of the held-out end of the text is scored, in one piece.
+        assert_int_equal(number(o, "bytes"), size);
+        assert_true(size > 1900 && size < 2200);
+        struct em_buf all = {0};
+        CHECK_OK(em_read_file(d ? second : first, 0, &all));
+        whole = all.data + all.size - size;
+        assert_memory_equal(whole, text, size);
+        em_buf_deinit(&all);
+        em_free(text);
+        // Guessing among 256 bytes and three tokens at first; then much of the text is known.
+        CHECK_NEAR(number(o, "untrained_bpb"), log2(259), 0.1, "%s", name);
+        assert_true(number(o, "bpb") < 5);
+        CHECK_NEAR(number(o, "nats") * number(o, "tokens") / log(2) / number(o, "bytes"),
+                   number(o, "bpb"), 1e-9, "%s", name);
+    }
+    json_decref(eval);
+}
+
+static void a_run_tells_of_itself(void **state)
+{
+    (void)state;
+    const char *out = test_path(dir, "scores");
+    char *html = run_read(out, "report.html", NULL), *card = run_read(out, "README.md", NULL);
+    static const char *const in_html[] = {"Training loss", "first.txt", "second", "Held-out"};
+    for (size_t i = 0; i < sizeof in_html / sizeof in_html[0]; i++)
+        if (!strstr(html, in_html[i])) fail_msg("%s is not in the report", in_html[i]);
+    static const char *const in_card[] = {"| first.txt |", "| second |", "| seed | 0 |",
+                                          "library_name: ember", "\"held_out\": 0.1"};
+    for (size_t i = 0; i < sizeof in_card / sizeof in_card[0]; i++)
+        if (!strstr(card, in_card[i])) fail_msg("%s is not in the card", in_card[i]);
+    em_free(html);
+    em_free(card);
+    json_t *report = run_json(out, "report.json");
+    const json_t *layers = json_object_get(report, "layers"),
+                 *samples = json_object_get(report, "samples");
+    assert_int_equal(json_array_size(layers), 2); // the first of three layers is dense
+    assert_int_equal(json_array_size(samples), 2);
+    for (size_t d = 0; d < 2; d++)
+        assert_true(*json_string_value(json_object_get(json_array_get(samples, d), "text")) !=
+                    '\0');
+    json_decref(report);
+    // One line before the first step, and ten on the way.
+    char *log = run_read(out, "logs/eval.jsonl", NULL);
+    assert_int_equal(run_count(log), 11);
+    em_free(log);
+}
+
+static void a_tokenizer_is_trained_and_kept(void **state)
+{
+    (void)state;
+    const char *out = test_path(dir, "tokens");
+    // The words are few, so there are fewer merges than asked for; the model follows.
+    run_ok(&(struct run){.recipe = recipe_on("tokens.json", "", "\"steps\": 10"),
+                         .out = out,
+                         .set = {"model.vocab_size=400"}});
+    struct em_tokenizer *tokenizer;
+    struct em_model *m;
+    CHECK_OK(em_tokenizer_open(out, &tokenizer));
+    CHECK_OK(em_model_open(out, &m));
+    assert_int_equal(em_tokenizer_size(tokenizer), m->vocabulary);
+    assert_true(m->vocabulary > 259 && m->vocabulary < 400);
+    json_t *config = run_json(out, "config.json");
+    assert_int_equal(number(config, "eos_token_id"), em_tokenizer_eos(tokenizer));
+    json_decref(config);
+    json_t *generation = run_json(out, "generation_config.json");
+    assert_int_equal(number(generation, "bos_token_id"), em_tokenizer_bos(tokenizer));
+    json_decref(generation);
+    em_model_close(m);
+    em_tokenizer_close(tokenizer);
+    // A run from this folder has its tokenizer, and goes on from its scores.
+    char text[1024];
+    snprintf(text, sizeof text,
+             "{\"model\": \"%s\", \"data\": [\"%s\"], \"train\": {\"steps\": 1, \"batch\": 2, "
+             "\"seq\": 32, \"lr\": 0}}",
+             out, first);
+    const char *next = test_path(dir, "tokens-next");
+    run_ok(&(struct run){.recipe = run_write(dir, "tokens-next.json", text), .out = next});
+    run_same_file(out, next, "tokenizer.json");
+    run_same_file(out, next, "generation_config.json");
+}
+
+static void text_goes_on_too(void **state)
+{
+    (void)state;
+    const char *recipe = recipe_on("text.json", "", "\"steps\": 24, \"save_every\": 5");
+    const char *whole = test_path(dir, "text-whole"), *cut = test_path(dir, "text-cut");
+    const struct run r = {.recipe = recipe, .out = cut, .resume = true};
+    run_ok(&(struct run){.recipe = recipe, .out = whole});
+    run_stopped(&r, 3); // where there is nothing yet, it begins
+    run_stopped(&r, 9);
+    run_stopped(&r, 18);
+    run_ok(&r);
+    run_same_losses(whole, cut);
+    run_same_file(whole, cut, "model.safetensors");
+    run_same_file(whole, cut, "best/model.safetensors");
+    run_same_file(whole, cut, "logs/eval.jsonl");
+    run_same_file(whole, cut, "logs/eval.json");
+    run_same_file(whole, cut, "tokenizer.json");
+}
+
+static void mistakes_are_told(void **state)
+{
+    (void)state;
+    const char *out = test_path(dir, "mistake");
+    run_fails(&(struct run){.recipe = recipe_on("m1.json", "\"vocab\": 100", ""), .out = out},
+              EMBER_E_CONFIG, "at least 259 tokens");
+    CHECK_OK(em_remove_tree(out));
+    run_fails(&(struct run){.recipe = recipe_on("m2.json", "\"tokenizer\": \"bytes\"", ""),
+                            .out = out,
+                            .set = {"model.vocab_size=200"}},
+              EMBER_E_CONFIG, "model.vocab_size is 200, but the tokenizer has 259");
+    CHECK_OK(em_remove_tree(out));
+    run_fails(&(struct run){.recipe = recipe_on("m3.json", "", ""),
+                            .out = out,
+                            .set = {"data.sources.0.path=/no/such/file"}},
+              EMBER_E_IO, "/no/such/file");
+    CHECK_OK(em_remove_tree(out));
+    run_fails(
+        &(struct run){.recipe = recipe_on("m4.json", "", ""),
+                      .out = out,
+                      .set = {"data.sources.1.name=first.txt", "data.sources.0.name=first.txt"}},
+        EMBER_E_CONFIG, "two sources are named");
+}
+
+static int start(void **state)
+{
+    dir = test_directory();
+    if (run_quietly(state)) return -1;
+    first = run_text(dir, "first.txt", 2, 20000);
+    second = run_text(dir, "other.txt", 3, 20000);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(held_out_text_is_scored),
+        cmocka_unit_test(a_run_tells_of_itself),
+        cmocka_unit_test(a_tokenizer_is_trained_and_kept),
+        cmocka_unit_test(text_goes_on_too),
+        cmocka_unit_test(mistakes_are_told),
+    };
+    return cmocka_run_group_tests(tests, start, NULL);
+}
