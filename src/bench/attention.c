@@ -1,7 +1,6 @@
 // `ember bench attention`: causal attention as an operation, its inputs apart.
 #include "bench/measure.h"
 #include "bench/probe.h"
-#include "kernels/kernels.h"
 
 static ember_status record(struct em_bench_probe *p, const ember_bench_options *o)
 {
@@ -41,7 +40,7 @@ static ember_status measure(struct em_bench_probe *p, json_t *out)
                          (double)o->head_dim / measured.time.median;
     EM_TRY(em_bench_add(out, json_pack("{s:s, s:f, s:f}", "dtype", job->bf16 ? "bf16" : "f32", "ms",
                                        1e3 * measured.time.median, "gflops", flops / 1e9)));
-    return em_bench_add_common(out, job, &measured.time, em_kernels()->isa, flops / measured.peak);
+    return em_bench_add_common(out, job, &measured.time, em_bench_isa(job), flops / measured.peak);
 }
 
 ember_status em_bench_attention(const struct em_bench_job *job, json_t *out)

@@ -6,7 +6,6 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "bench/measure.h"
-#include "kernels/gemm.h"
 #include "models/model.h"
 
 enum { CHUNK = 512 }; // tokens that the context is read in
@@ -133,11 +132,6 @@ static ember_status add_rates(const struct bench *b, const struct em_bench_measu
                                   bytes / tokens, "gbytes_per_s", bytes / seconds / 1e9));
 }
 
-static const char *isa(const struct em_bench_job *job)
-{
-    return em_gemm_name(job->bf16 ? EM_GEMM_BF16 : EM_GEMM_F32);
-}
-
 static ember_status prefill_once(void *context, unsigned repeat, double *seconds)
 {
     const struct bench *b = context;
@@ -165,7 +159,7 @@ static ember_status prefill(struct bench *b, json_t *out)
     const double n = (double)b->longest;
     const double flops = em_program_cost(b->read, false).flops / measured.time.median;
     EM_TRY(add_rates(b, &measured, n, bytes_read(b, n, n / 2), out));
-    return em_bench_add_common(out, job, &measured.time, isa(job), flops / measured.peak);
+    return em_bench_add_common(out, job, &measured.time, em_bench_isa(job), flops / measured.peak);
 }
 
 ember_status em_bench_prefill(const struct em_bench_job *job, json_t *out)
@@ -211,7 +205,7 @@ static ember_status decode(struct bench *b, size_t context, json_t *out)
     const double n = (double)job->options->tokens;
     const double bytes = n * bytes_read(b, 1, (double)context + n / 2);
     EM_TRY(add_rates(b, &measured, n, bytes, out));
-    return em_bench_add_common(out, job, &measured.time, isa(job),
+    return em_bench_add_common(out, job, &measured.time, em_bench_isa(job),
                                bytes / measured.time.median / measured.peak);
 }
 

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/cpu.h"
-#include "kernels/kernels.h"
 
 void em_bench_kernel_note(struct em_bench_kernels *k, const char *name, double bytes,
                           unsigned repeat, double seconds)
@@ -41,7 +40,7 @@ ember_status em_bench_kernels_report(struct em_bench_kernels *k, const struct em
     const double rate = bytes / measured->time.median;
     EM_TRY(em_bench_add(out, json_pack("{s:f, s:f, s:o}", "ms", 1e3 * measured->time.median,
                                        "gbytes_per_s", rate / 1e9, "kernels", all)));
-    return em_bench_add_common(out, job, &measured->time, em_kernels()->isa,
+    return em_bench_add_common(out, job, &measured->time, em_bench_isa(job),
                                share < 0 ? rate / measured->peak : share);
 }
 

@@ -44,3 +44,9 @@ ember_status em_bench_add_common(json_t *out, const struct em_bench_job *job,
                        time->min, "max", time->max, "repeats", (int)time->repeats, "threads",
                        (int)em_pool_threads(job->pool), "isa", isa, "roof", share < 1 ? share : 1));
 }
+
+const char *em_bench_isa(const struct em_bench_job *job)
+{
+    if (job->backend == EM_REFERENCE) return "reference";
+    return em_gemm_name(job->bf16 ? EM_GEMM_BF16 : EM_GEMM_F32);
+}

@@ -35,6 +35,9 @@ ember_status em_bench_add_common(json_t *out, const struct em_bench_job *job,
                                  const struct em_bench_time *time, const char *isa,
                                  double share) EMBER_CHECKED;
 
+// How programs compute: the instruction set of their matrix products, or "reference". Static.
+const char *em_bench_isa(const struct em_bench_job *job);
+
 static inline enum em_bench_bound em_bench_flops_bound(const struct em_bench_job *job)
 {
     return job->bf16 ? EM_BENCH_BF16 : EM_BENCH_F32;

@@ -2,7 +2,6 @@
 #include "base/alloc.h"
 #include "bench/measure.h"
 #include "bench/probe.h"
-#include "kernels/gemm.h"
 
 struct pair {
     struct em_bench_probe moe, dense;
@@ -67,9 +66,7 @@ static ember_status measure(const struct em_bench_job *job, struct pair *pair, j
     EM_TRY(em_bench_add(out, json_pack("{s:s, s:f, s:f, s:f}", "dtype", job->bf16 ? "bf16" : "f32",
                                        "ms", 1e3 * measured.time.median, "gflops", flops / 1e9,
                                        "dense_ms", 1e3 * dense.median)));
-    return em_bench_add_common(out, job, &measured.time,
-                               em_gemm_name(job->bf16 ? EM_GEMM_BF16 : EM_GEMM_F32),
-                               flops / measured.peak);
+    return em_bench_add_common(out, job, &measured.time, em_bench_isa(job), flops / measured.peak);
 }
 
 ember_status em_bench_moe(const struct em_bench_job *job, json_t *out)

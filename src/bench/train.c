@@ -6,7 +6,6 @@
 #include "base/rng.h"
 #include "bench/measure.h"
 #include "bench/profile.h"
-#include "kernels/gemm.h"
 #include "models/model.h"
 #include "train/parameters.h"
 
@@ -202,7 +201,6 @@ static json_t *median_profile(const struct bench *b, const struct em_bench_measu
 static ember_status report(const struct bench *b, const struct em_bench_measured *measured,
                            json_t *out)
 {
-    const enum em_gemm_type type = b->job->bf16 ? EM_GEMM_BF16 : EM_GEMM_F32;
     const double step_s = measured->time.median, rate = (double)b->batch.n_tokens / step_s;
     size_t total, active;
     json_int_t bytes;
@@ -215,7 +213,7 @@ static ember_status report(const struct bench *b, const struct em_bench_measured
                                   step_s, "peak_bytes", bytes, "gflops", flops / 1e9, "parameters",
                                   (json_int_t)total, "active_parameters", (json_int_t)active)));
     EM_TRY(em_bench_add(out, json_pack("{s:o}", "profile", median_profile(b, measured))));
-    return em_bench_add_common(out, b->job, &measured->time, em_gemm_name(type),
+    return em_bench_add_common(out, b->job, &measured->time, em_bench_isa(b->job),
                                flops / measured->peak);
 }
 

@@ -52,7 +52,8 @@ static void sizes_without_elements_or_memory_are_refused(void **state)
     assert_int_equal(em_bench_product(EM_GEMM_F32, 0, 1, 1, 0.01, NULL, &r), EMBER_E_RANGE);
     assert_non_null(strstr(ember_last_error(), "M, N and K"));
     assert_int_equal(em_bench_product(EM_GEMM_F32, SIZE_MAX, 1, 2, 0.01, NULL, &r), EMBER_E_NOMEM);
-    assert_int_equal(em_bench_product(EM_GEMM_F32, 1, SIZE_MAX / 4, 1, 0.01, NULL, &r), EMBER_E_NOMEM);
+    assert_int_equal(em_bench_product(EM_GEMM_F32, 1, SIZE_MAX / 4, 1, 0.01, NULL, &r),
+                     EMBER_E_NOMEM);
     for (size_t n = 1; n <= 3; n++) {
         em_alloc_fail_at(n, 0); // the reading roof is known by now
         assert_int_equal(em_bench_product(EM_GEMM_F32, 2, 2, 2, 0.01, NULL, &r), EMBER_E_NOMEM);

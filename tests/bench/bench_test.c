@@ -176,6 +176,11 @@ static void products_attention_and_experts_count_their_work(void **state)
         CHECK_NEAR(number(r, "gflops") * 1e9 * number(r, "median"),
                    (backward ? 14.0 : 4.0) * 2 * 4 * 28 * 8, 1e-6, "attention");
         json_decref(r);
+        o.runtime.backend = EMBER_BACKEND_REFERENCE;
+        r = bench("attention", &o);
+        assert_string_equal(json_string_value(json_object_get(r, "isa")), "reference");
+        json_decref(r);
+        o.runtime.backend = EMBER_BACKEND_CPU;
         o.tokens = 9, o.dim = 16, o.hidden = 12, o.experts = 5, o.chosen = 2;
         r = bench("moe", &o);
         check_common(r, "moe");
