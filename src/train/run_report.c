@@ -63,7 +63,14 @@ static ember_status add_layer(struct em_training *t, const struct em_expert_view
     const size_t E = router->routing.n_experts, domains = t->batches.dataset.count;
     *layer = (struct em_report_layer){
         .layer = layer_number(router->layer, i), .experts = E, .active = router->routing.k};
-    if (!v) return EMBER_OK;
+    if (!v) {
+        static const struct em_nmi unknown = {NAN, NAN, NAN};
+        struct em_expert_metrics *m = &layer->metrics;
+        m->max_violation = m->load_variation = m->load_entropy = (double)NAN;
+        m->token_entropy = m->marginal_entropy = (double)NAN;
+        m->domain = m->token = unknown;
+        return EMBER_OK;
+    }
     double *share = em_arena_alloc(&r->arena, domains * E * sizeof *share),
            *pairs = em_arena_alloc(&r->arena, E * E * sizeof *pairs);
     if (!share || !pairs) return EMBER_E_NOMEM;

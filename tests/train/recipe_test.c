@@ -203,6 +203,24 @@ static void going_on_changes_little(void **state)
     em_recipe_close(&r);
 }
 
+static void every_key_is_documented(void **state)
+{
+    (void)state;
+    static const ember_option *const tables[] = {em_train_settings_table, em_data_settings_table,
+                                                 em_source_table};
+    struct em_buf page = {0};
+    CHECK_OK(em_read_file(EMBER_SOURCE_DIR "/docs/configs.md", 0, &page));
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
+        for (const ember_option *o = tables[i]; o->name; o++) {
+            char coded[64], quoted[64];
+            snprintf(coded, sizeof coded, "`%s`", o->name);
+            snprintf(quoted, sizeof quoted, "\"%s\"", o->name);
+            if (!strstr(page.data, coded) && !strstr(page.data, quoted))
+                fail_msg("%s is not in docs/configs.md", o->name);
+        }
+    em_buf_deinit(&page);
+}
+
 static int start(void **state)
 {
     dir = test_directory();
@@ -218,6 +236,7 @@ int main(void)
         cmocka_unit_test(bad_values_name_file_path_and_range),
         cmocka_unit_test(free_block_lists_can_be_set_deep),
         cmocka_unit_test(going_on_changes_little),
+        cmocka_unit_test(every_key_is_documented),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -244,6 +244,38 @@ static void batches_end_where_their_file_does(void **state)
               EMBER_E_CONFIG, "train.batch is 5, but input_ids");
 }
 
+static void free_block_lists_are_trained(void **state)
+{
+    (void)state;
+    char text[2048];
+    const char *out = test_path(dir, "free");
+    snprintf(
+        text, sizeof text,
+        "{\"model\": {\"model_type\": \"ember\", \"vocab_size\": %d, \"hidden_size\": 32, "
+        "\"blocks\": ["
+        "{\"type\": \"pre_norm\", \"sequence\": {\"type\": \"short_conv\", \"width\": 4}, "
+        "\"channel\": \"swiglu\"},"
+        "{\"repeat\": 3, \"share\": true, \"blocks\": [{\"type\": \"sandwich_norm\", \"sequence\": "
+        "{\"type\": \"attention\", \"heads\": 4, \"kv_heads\": 2, \"window\": 5}, \"channel\": "
+        "{\"type\": \"moe\", \"experts\": 4, \"expert\": {\"type\": \"swiglu\", \"hidden\": 16}, "
+        "\"router\": {\"type\": \"sigmoid_topk\", \"k\": 2, \"selection_bias\": true, "
+        "\"bias_rate\": 0.01}}}]}]}, \"data\": {\"ids\": \"%s\"}, \"train\": {\"steps\": 60, "
+        "\"lr\": 0.01}}",
+        RUN_VOCAB, ids);
+    run_ok(&(struct run){.recipe = run_write(dir, "free.json", text), .out = out});
+    char *losses = run_losses(out);
+    assert_true(last_loss(out) < strtod(losses, NULL) - 0.5);
+    em_free(losses);
+    // The three passes share one bias, which moves once a step.
+    struct em_model *m;
+    CHECK_OK(em_model_open(out, &m));
+    const struct em_param *p = em_params_find(&m->params, "blocks.1.channel.router.bias");
+    assert_non_null(p);
+    for (size_t e = 0; e < 4; e++)
+        assert_true(fabs((double)em_f32(&p->tensor)[e]) < 0.6001);
+    em_model_close(m);
+}
+
 // ---- numbers that are none ----
 
 // The weights of a short run with element 0 of a tensor, or all of column 0, set to `value`.
@@ -385,6 +417,7 @@ int main(void)
         cmocka_unit_test(a_dry_run_writes_nothing),
         cmocka_unit_test(minutes_become_steps),
         cmocka_unit_test(batches_end_where_their_file_does),
+        cmocka_unit_test(free_block_lists_are_trained),
         cmocka_unit_test(a_weight_that_is_no_number_is_named),
         cmocka_unit_test(an_overflow_is_found_in_its_step_and_layer),
         cmocka_unit_test(the_selection_bias_moves_towards_balance),
