@@ -45,7 +45,7 @@ static ember_status shape(struct em_call *c)
     EM_TRY(em_check_f32(c, k, "k", 0));
     EM_TRY(em_check_f32(c, v, "v", 0));
     if (q->ndim != 3 || k->ndim != 3 || !em_same_shape(k, v) || q->dim[2] != k->dim[2] ||
-        !k->dim[1] || q->dim[1] % k->dim[1] || q->dim[0] != k->dim[0])
+        !k->dim[1] || q->dim[1] % k->dim[1] || !em_has_token_rows(k) || !em_has_token_rows(v))
         return em_fail(EMBER_E_SHAPE,
                        "attention: q is %s, k is %s, v is %s; they have to be [T, H, K] and twice "
                        "[T, G, K], G dividing H",

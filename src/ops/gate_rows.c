@@ -15,7 +15,7 @@ static ember_status shape(struct em_call *c)
     const ember_tensor *g = c->in[0], *u = c->in[1];
     EM_TRY(em_check_f32(c, g, "g", 0));
     EM_TRY(em_check_f32(c, u, "u", 0));
-    bool fits = u->ndim >= 2 && g->ndim + 1 == u->ndim;
+    bool fits = em_same_rows(g, u) && u->ndim >= 2 && g->ndim + 1 == u->ndim;
     for (unsigned i = 0; fits && i < g->ndim; i++)
         fits = g->dim[i] == u->dim[i];
     if (!fits)

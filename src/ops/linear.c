@@ -54,6 +54,8 @@ static ember_status shape(struct em_call *c)
             return em_fail(EMBER_E_SHAPE, "linear: residual has to be [%zu, %zu], not %s",
                            x->dim[0], w->dim[0], em_shape_text(residual, text[0], sizeof text[0]));
     }
+    if (residual && !em_same_rows(x, residual))
+        return em_fail(EMBER_E_SHAPE, "linear: x and residual have rows of different things");
     if (c->exec->backend == EM_CPU) EM_TRY(need_workspace(c));
     return em_out_rows(c, 0, EMBER_F32, x, 1, &w->dim[0], 1);
 }

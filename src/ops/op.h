@@ -59,8 +59,9 @@ struct em_call {
     ember_tensor *out[EM_MAX_OUT];
     ember_tensor *saved[EM_MAX_SAVED]; // written by forward for backward; only in training programs
     unsigned n_in, n_out, n_saved;
-    int pass;    // in[pass]->grad equals out[0]->grad exactly (a residual path), -1: none
-    bool passed; // in[pass]->grad is the same memory as out[0]->grad: nothing to add
+    int pass;          // in[pass]->grad equals out[0]->grad exactly (a residual path), -1: none
+    bool passed;       // in[pass]->grad is the same memory as out[0]->grad: nothing to add
+    bool has_backward; // in the present plan
     bool *fresh; // [n_in]: in[i]->grad holds garbage, and this backward sets it (EM_OP_SETS_FRESH)
     bool *zero;  // [n_in]: in[i]->grad is filled with zeros before this backward
     int region;  // recomputation region, -1: none
@@ -160,6 +161,12 @@ void em_need_scratch(struct em_call *c, size_t bytes);
 // f32 tensor whose last dimension is `last` (0: any). `what` names it in the message.
 ember_status em_check_f32(const struct em_call *c, const ember_tensor *t, const char *what,
                           size_t last) EMBER_CHECKED;
+
+// True when two tensors always have equally many rows (their first dimensions, when a program
+// runs); parameters agree with anything of their size. And when x has one row for each token of the
+// batch.
+bool em_same_rows(const ember_tensor *a, const ember_tensor *b);
+bool em_has_token_rows(const ember_tensor *x);
 
 // ---- for kernels ----
 

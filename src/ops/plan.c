@@ -8,7 +8,7 @@
 static ember_status push_step(struct em_program *p, struct em_call *c, bool backward)
 {
     EM_TRY(em_grow(&p->step, &p->steps_capacity, p->n_steps + 1, sizeof *p->step));
-    p->step[p->n_steps++] = (struct step){c, backward};
+    p->step[p->n_steps++] = (struct step){.call = c, .backward = backward};
     return EMBER_OK;
 }
 
@@ -25,6 +25,7 @@ static ember_tensor *second_life(struct em_program *p, ember_tensor *t)
     *info = *from;
     copy->info = info;
     info->keep = false;
+    info->last = EM_NEVER;
     info->root = copy;
     from->copy = copy;
     if (from->root != t && !(info->root = second_life(p, from->root))) return NULL;
@@ -153,7 +154,7 @@ static bool may_pass(const struct em_call *c)
         return false;
     const ember_tensor *to = c->in[c->pass]->grad, *from = c->out[0]->grad;
     const struct em_tensor_info *root = root_info(to);
-    if (!is_whole(to) || !is_whole(from) || root->first != EM_NEVER || root->alias || root->keep)
+    if (!is_whole(to) || !is_whole(from) || root->first != EM_NEVER || root->alias)
         return false;
     if (root->rows != root_info(from)->rows || root_info(from)->keep) return false;
     for (unsigned i = 0; i < c->n_in; i++)
@@ -200,6 +201,15 @@ static void find_first_writes(struct em_program *p)
         p->step[kept++] = p->step[s];
     }
     p->n_steps = kept;
+}
+
+// A call's last step is its backward; without one, the only step of its forward.
+static void find_last_steps(struct em_program *p)
+{
+    for (size_t s = 0; s < p->n_steps; s++)
+        if (p->step[s].backward) p->step[s].call->has_backward = true;
+    for (size_t s = 0; s < p->n_steps; s++)
+        p->step[s].last = p->step[s].backward || !p->step[s].call->has_backward;
 }
 
 // ---- lifetimes and offsets ----
@@ -307,6 +317,23 @@ static ember_status assign_offsets(struct em_program *p)
     return EMBER_OK;
 }
 
+// What an earlier plan of fewer calls found out.
+static void forget_plan(struct em_program *p)
+{
+    for (size_t i = 0; i < p->n_tensors; i++) {
+        struct em_tensor_info *info = p->tensor[i]->info;
+        info->first = info->last = EM_NEVER;
+        info->alias = info->copy = NULL;
+        info->unreached = false;
+    }
+    for (size_t i = 0; i < p->n_calls; i++) {
+        struct em_call *c = p->call[i];
+        c->passed = c->has_backward = false;
+        for (unsigned j = 0; j < c->n_in; j++)
+            c->fresh[j] = c->zero[j] = false;
+    }
+}
+
 ember_status em_program_plan(struct em_program *p, struct em_memory_plan *plan)
 {
     if (!p->planned) {
@@ -316,15 +343,16 @@ ember_status em_program_plan(struct em_program *p, struct em_memory_plan *plan)
         if (p->options.gradients && p->loss && (!p->loss->grad || !p->loss->info))
             return em_fail(EMBER_E_STATE,
                            "the loss does not depend on any parameter that has a gradient");
-        for (size_t i = 0; i < p->n_tensors; i++) {
-            p->tensor[i]->info->first = p->tensor[i]->info->last = EM_NEVER;
-            p->tensor[i]->info->alias = NULL;
-        }
+        if (p->options.gradients && p->loss &&
+            (!is_whole(p->loss) || ember_tensor_count(p->loss) != 1))
+            return em_fail(EMBER_E_SHAPE, "the loss has to be one number, and no part of a tensor");
         EM_TRY(em_fuse_residuals(p));
+        forget_plan(p);
         EM_TRY(schedule(p));
         for (size_t i = 0; i < p->n_tensors; i++) // clones used `last` as a mark
             p->tensor[i]->info->last = EM_NEVER;
         find_first_writes(p);
+        find_last_steps(p);
         find_lifetimes(p);
         EM_TRY(assign_offsets(p));
         p->memory.packed = em_packs_bytes(p->packs);

@@ -34,6 +34,7 @@ struct em_tensor_info {
 struct step {
     struct em_call *call;
     bool backward;
+    bool last; // of this call
 };
 
 struct ember_flow {

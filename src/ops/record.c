@@ -154,6 +154,19 @@ ember_status em_out_expert(struct em_call *c, unsigned i, ember_dtype dtype,
     return set_out(c, i, t);
 }
 
+bool em_same_rows(const ember_tensor *a, const ember_tensor *b)
+{
+    const struct em_tensor_info *x = a->info, *y = b->info;
+    if (!x || !y) return true;
+    return x->rows == y->rows && x->multiple == y->multiple && x->plan == y->plan &&
+           (x->rows != EM_ROWS_EXPERT || x->expert == y->expert);
+}
+
+bool em_has_token_rows(const ember_tensor *x)
+{
+    return x->info && x->info->rows == EM_ROWS_TOKENS && x->info->multiple == 1;
+}
+
 static void set_saved(struct em_call *c, unsigned i, ember_tensor *t)
 {
     assert(i < EM_MAX_SAVED);

@@ -126,6 +126,9 @@ static inline ember_status em_check_same(const struct em_call *c, const char *wh
         return em_fail(EMBER_E_SHAPE, "%s: %s is %s, %s is %s", c->op->name, what_a,
                        em_shape_text(a, shape_a, sizeof shape_a), what_b,
                        em_shape_text(b, shape_b, sizeof shape_b));
+    if (!em_same_rows(a, b))
+        return em_fail(EMBER_E_SHAPE, "%s: %s and %s have rows of different things", c->op->name,
+                       what_a, what_b);
     return EMBER_OK;
 }
 
@@ -136,7 +139,7 @@ static inline ember_status em_check_token_rows(const ember_flow *flow, const cha
 {
     char shape[96];
     const size_t T = em_flow_options(flow)->max_tokens;
-    if (!x || !x->info || x->ndim < 1 || x->dim[0] != T)
+    if (!x || x->ndim < 1 || !em_has_token_rows(x))
         return em_fail(EMBER_E_SHAPE,
                        "%s: x has to be an activation with a row per token (%zu), not %s", op, T,
                        x ? em_shape_text(x, shape, sizeof shape) : "absent");

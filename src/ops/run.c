@@ -244,10 +244,11 @@ void em_program_visit(const struct em_program *p,
 {
     for (size_t i = 0; i < p->n_calls; i++)
         visit(context, p->call[i]);
-    // Calls that run a second time in backward have clones with a clock of their own.
+    // Calls that run a second time in backward have clones with a clock of their own, which is
+    // shown with their last step.
     for (size_t s = p->n_forward; s < p->n_steps; s++) {
         const struct em_call *c = p->step[s].call;
-        if (c != p->call[c->index] && (!p->step[s].backward || !c->n_saved)) visit(context, c);
+        if (c != p->call[c->index] && p->step[s].last) visit(context, c);
     }
 }
 
