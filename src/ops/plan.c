@@ -154,8 +154,7 @@ static bool may_pass(const struct em_call *c)
         return false;
     const ember_tensor *to = c->in[c->pass]->grad, *from = c->out[0]->grad;
     const struct em_tensor_info *root = root_info(to);
-    if (!is_whole(to) || !is_whole(from) || root->first != EM_NEVER || root->alias)
-        return false;
+    if (!is_whole(to) || !is_whole(from) || root->first != EM_NEVER || root->alias) return false;
     if (root->rows != root_info(from)->rows || root_info(from)->keep) return false;
     for (unsigned i = 0; i < c->n_in; i++)
         if ((int)i != c->pass && c->in[i] && c->in[i]->grad && root_info(c->in[i]->grad) == root)

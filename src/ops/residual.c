@@ -57,6 +57,7 @@ static struct em_call *maker(const struct em_program *p, struct use *uses, const
                              const ember_tensor *other, const struct em_call *sum)
 {
     if (!t->info || t->info->root != t || t->info->keep) return NULL;
+    if (t->grad && t->grad->info->keep) return NULL;
     const struct use *use = use_of(uses, t);
     if (use->made == EM_NEVER || use->reads != 1) return NULL;
     struct em_call *c = p->call[use->made];
