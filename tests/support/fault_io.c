@@ -447,12 +447,25 @@ void faults_end(void)
     file_count = 0;
 }
 
+// How many of the first `now` bytes are those that were made durable: nobody has written to them
+// since.
+static size_t untouched(const struct file *f, size_t now)
+{
+    const unsigned char *durable = (const unsigned char *)f->durable;
+    unsigned char byte;
+    size_t n = 0;
+    while (n < now && n < f->size && pread(f->fd, &byte, 1, (off_t)n) == 1 && byte == durable[n])
+        n++;
+    return n;
+}
+
 // What the disk may hold of a file whose new bytes were under way.
 static void lose_bytes(struct file *f, struct em_rng *rng)
 {
     struct stat s;
     need(fstat(f->fd, &s) == 0, "fstat");
-    const size_t now = (size_t)s.st_size, kept = (size_t)em_rng_below(rng, now + 1);
+    const size_t now = (size_t)s.st_size, safe = untouched(f, now);
+    const size_t kept = safe + (size_t)em_rng_below(rng, now - safe + 1);
     switch (em_rng_below(rng, 3)) {
     case 0: // none of the new
         need(ftruncate(f->fd, 0) == 0 && pwrite(f->fd, f->durable, f->size, 0) == (ssize_t)f->size,
