@@ -3,7 +3,7 @@
 
 #include "base/alloc.h"
 #include "formats/safetensors.h"
-#include "tensor/tensor.h"
+#include "kernels/half.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "file data are used in place: little endian only");

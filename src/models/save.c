@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/io.h"
+#include "kernels/half.h"
 #include "models/model.h"
 
 static const char *dtype_text(enum em_st_dtype dtype)
@@ -53,7 +54,8 @@ static ember_status write_part(void *context, size_t index, size_t offset, void 
         return EMBER_OK;
     }
     for (size_t i = 0; i < bytes / size; i++) {
-        const uint16_t h = dtype == EM_ST_BF16 ? em_f32_to_bf16(from[i]) : em_f32_to_f16(from[i]);
+        const uint16_t h =
+            dtype == EM_ST_BF16 ? em_bf16_from_f32(from[i]) : em_f16_from_f32(from[i]);
         memcpy((char *)to + 2 * i, &h, sizeof h);
     }
     return EMBER_OK;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "kernels/half.h"
 
 size_t ember_tensor_count(const ember_tensor *t)
 {
@@ -134,7 +135,7 @@ static void store_float(ember_dtype dtype, char *p, float f)
         memcpy(p, &f, sizeof f);
         return;
     }
-    const uint16_t h = dtype == EMBER_BF16 ? em_f32_to_bf16(f) : em_f32_to_f16(f);
+    const uint16_t h = dtype == EMBER_BF16 ? em_bf16_from_f32(f) : em_f16_from_f32(f);
     memcpy(p, &h, sizeof h);
 }
 

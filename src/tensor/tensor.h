@@ -69,27 +69,4 @@ ember_status em_tensor_copy(const ember_tensor *from, ember_tensor *out) EMBER_C
 // "[3, 11]" into buf; returns buf.
 const char *em_shape_text(const ember_tensor *t, char *buf, size_t size);
 
-static inline float em_bf16_to_f32(uint16_t h)
-{
-    union {
-        uint32_t u;
-        float f;
-    } v = {.u = (uint32_t)h << 16};
-    return v.f;
-}
-
-// Round to nearest even; NaN stays NaN.
-static inline uint16_t em_f32_to_bf16(float f)
-{
-    union {
-        float f;
-        uint32_t u;
-    } v = {.f = f};
-    if ((v.u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((v.u >> 16) | 0x40u);
-    return (uint16_t)((v.u + 0x7fffu + ((v.u >> 16) & 1u)) >> 16);
-}
-
-float em_f16_to_f32(uint16_t h);
-uint16_t em_f32_to_f16(float f); // round to nearest even; overflow to infinity
-
 #endif
