@@ -7,17 +7,24 @@ struct attr {
     enum em_activation kind;
 };
 
+#define SAME(name) _Static_assert((int)EMBER_##name == (int)EM_##name, #name)
+SAME(IDENTITY);
+SAME(RELU);
+SAME(RELU2);
+SAME(SILU);
+SAME(GELU);
+SAME(GELU_TANH);
+SAME(SIGMOID);
+SAME(TANH);
+_Static_assert((int)EMBER_TANH + 1 == (int)EM_ACTIVATIONS, "a kind on one side alone");
+#undef SAME
+
 ember_status em_activation_of(const char *op, ember_activation_kind kind,
                               enum em_activation *kernel)
 {
-    static const enum em_activation kinds[] = {
-        [EMBER_IDENTITY] = EM_IDENTITY, [EMBER_RELU] = EM_RELU, [EMBER_RELU2] = EM_RELU2,
-        [EMBER_SILU] = EM_SILU,         [EMBER_GELU] = EM_GELU, [EMBER_GELU_TANH] = EM_GELU_TANH,
-        [EMBER_SIGMOID] = EM_SIGMOID,   [EMBER_TANH] = EM_TANH,
-    };
-    if ((size_t)kind >= sizeof kinds / sizeof kinds[0])
+    if ((size_t)kind >= EM_ACTIVATIONS)
         return em_fail(EMBER_E_RANGE, "%s: there is no activation number %d", op, (int)kind);
-    *kernel = kinds[kind];
+    *kernel = (enum em_activation)kind;
     return EMBER_OK;
 }
 

@@ -72,6 +72,31 @@ static void sums_equal_sums_in_double(void **state)
         }
 }
 
+// Norms of gradients that have run away, or nearly vanished.
+static void squares_keep_their_range(void **state)
+{
+    (void)state;
+    const struct em_kernels *k;
+    enum { LONG = 1300 };
+    static const double sizes[] = {1e-44, 1e-30, 1e-19, 1e18, 1e25, 3e38};
+    float a[LONG];
+    for (size_t isa = 0; (k = em_kernels_at(isa)); isa++)
+        for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
+            for (size_t n = 1; n <= LONG; n += 433) {
+                double squares = 0;
+                for (size_t i = 0; i < n; i++) {
+                    a[i] = (float)(i % 3 ? sizes[s] : -sizes[s]);
+                    squares += (double)a[i] * (double)a[i];
+                }
+                CHECK_NEAR(k->sum_squares_f32(a, n) / squares, 1, 1e-6, "%s %g n=%zu", k->isa,
+                           sizes[s], n);
+                a[n / 2] = NAN;
+                assert_true(isnan(k->sum_squares_f32(a, n)));
+                a[n / 2] = INFINITY;
+                assert_true(isinf(k->sum_squares_f32(a, n)));
+            }
+}
+
 static void transpose_swaps_rows_and_columns(void **state)
 {
     (void)state;
@@ -211,6 +236,7 @@ int main(void)
         cmocka_unit_test(fill_add_mul_scale_axpy),
         cmocka_unit_test(outputs_may_be_inputs),
         cmocka_unit_test(sums_equal_sums_in_double),
+        cmocka_unit_test(squares_keep_their_range),
         cmocka_unit_test(transpose_swaps_rows_and_columns),
         cmocka_unit_test(every_half_survives_the_round_trip),
         cmocka_unit_test(rounding_is_to_nearest_even),

@@ -1,4 +1,6 @@
 // Element by element: sums, products, conversions. This file is compiled once per instruction set.
+#include <float.h>
+
 #include "kernels/kernels_isa.h"
 #include "kernels/simd/f32.h"
 
@@ -86,14 +88,24 @@ float EM_K(dot_f32)(const float *a, const float *b, size_t n)
     return vf32_sum(vf32_add(vf32_add(s0, s1), vf32_add(s2, s3)));
 }
 
+static double sum_squares_double(const float *x, size_t n)
+{
+    double sum[4] = {0};
+    for (size_t i = 0; i < n; i++)
+        sum[i % 4] += (double)x[i] * (double)x[i];
+    return sum[0] + sum[1] + (sum[2] + sum[3]);
+}
+
 // In double over blocks of 512, so that the norm of a large gradient keeps its digits. Squares of
-// one block are summed in f32: values above 1e18 overflow to infinity, which callers take as such.
+// one block are summed in f32, which holds 1e-45 to 1e38: a block whose sum comes near either end
+// is summed again in double.
 double EM_K(sum_squares_f32)(const float *x, size_t n)
 {
     double total = 0;
     for (size_t i = 0; i < n; i += 512) {
         const size_t m = n - i < 512 ? n - i : 512;
-        total += (double)EM_K(dot_f32)(x + i, x + i, m);
+        const float sum = EM_K(dot_f32)(x + i, x + i, m);
+        total += sum > 0x1p-90f && sum < FLT_MAX ? (double)sum : sum_squares_double(x + i, m);
     }
     return total;
 }
