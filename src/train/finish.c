@@ -90,7 +90,9 @@ ember_status em_run_finish(struct em_training *t, struct em_train_result *result
         status = em_run_save_best(t);
         if (status == EMBER_OK) status = em_write_eval(t, scores);
     }
-    em_trainable_close(&t->trainable); // the report has its room
+    // The report, its samples and its yardsticks have their room.
+    em_trainable_close(&t->trainable);
+    em_stepper_release(&t->stepper);
     if (status == EMBER_OK) status = write_all(t, scores, views, result);
     em_expert_views_free(views, t->stepper.n_routers);
     em_free(scores);

@@ -51,6 +51,7 @@ struct em_training {
     struct em_run_log log;
     struct em_score *untrained; // [domains], NULL without held-out text
     size_t context;             // of evaluation windows
+    double held_out;            // bits per byte of the last evaluation, NAN before it
 };
 
 // ---- run_folder.c: the run's folder ----

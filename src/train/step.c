@@ -7,10 +7,13 @@
 
 static ember_status prepare_routers(struct em_stepper *s)
 {
-    s->n_routers = em_program_routers(s->program, &s->routers);
+    const struct em_router_record *records;
+    s->n_routers = em_program_routers(s->program, &records);
     if (!s->n_routers) return EMBER_OK;
     s->figures = em_calloc(s->n_routers, sizeof *s->figures);
-    if (!s->figures) return EMBER_E_NOMEM;
+    s->routers = em_calloc(s->n_routers, sizeof *s->routers);
+    if (!s->figures || !s->routers) return EMBER_E_NOMEM;
+    memcpy(s->routers, records, s->n_routers * sizeof *s->routers);
     for (size_t i = 0; i < s->n_routers; i++) {
         s->figures[i].load = em_calloc(s->routers[i].routing.n_experts, sizeof(uint64_t));
         if (!s->figures[i].load) return EMBER_E_NOMEM;
@@ -57,13 +60,20 @@ ember_status em_stepper_allocate(struct em_stepper *s)
     return em_program_allocate(s->program);
 }
 
+void em_stepper_release(struct em_stepper *s)
+{
+    em_packed_deinit(&s->packed);
+    em_program_destroy(s->program);
+    s->program = NULL;
+}
+
 void em_stepper_close(struct em_stepper *s)
 {
     for (size_t i = 0; s->figures && i < s->n_routers; i++)
         em_free(s->figures[i].load);
     em_free(s->figures);
-    em_packed_deinit(&s->packed);
-    em_program_destroy(s->program);
+    em_free(s->routers);
+    em_stepper_release(s);
     *s = (struct em_stepper){0};
 }
 

@@ -29,7 +29,7 @@ struct em_stepper {
     struct em_program *program;
     struct em_model_outputs outputs;
     struct em_packed packed;
-    const struct em_router_record *routers; // borrowed from the program
+    struct em_router_record *routers;
     size_t n_routers;
     struct em_router_figures *figures; // [n_routers] of the last step
     struct em_stepper_options options;
@@ -40,6 +40,8 @@ ember_status em_stepper_open(struct em_model *model, struct em_trainable *traina
                              const struct em_stepper_options *options,
                              struct em_stepper *s) EMBER_CHECKED;
 ember_status em_stepper_allocate(struct em_stepper *s) EMBER_CHECKED;
+// Gives the pass's memory back; what is known of the routers stays, but not their tensors.
+void em_stepper_release(struct em_stepper *s);
 void em_stepper_close(struct em_stepper *s);
 
 struct em_step_request {

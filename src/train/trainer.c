@@ -34,18 +34,19 @@ static void update_display(struct display *d, double loss, double bpb, double se
     blend(&d->step_seconds, seconds, d->weight);
 }
 
-static void show(const struct em_training *t, const struct display *d, const char *what, bool done)
+static void show(const struct em_training *t, const struct display *d, bool done)
 {
     const struct em_progress *p = &t->progress;
-    char bpb[32] = "", mfu[32] = "";
+    char bpb[32] = "", mfu[32] = "", held_out[32] = "";
     const double tokens = (double)t->batches.batch * (double)t->batches.seq / d->step_seconds;
     const double share = 6 * (double)t->forecast.active * tokens / t->peak_flops;
     const uint64_t left = (uint64_t)((double)(p->steps - p->step) * d->step_seconds + 0.5);
     if (isfinite(d->bpb)) snprintf(bpb, sizeof bpb, "  %.3f bits/byte", d->bpb);
     if (isfinite(share)) snprintf(mfu, sizeof mfu, "  MFU %.0f %%", 100 * share);
-    em_progress(done, "step %llu/%llu  loss %.4f%s  %.0f tokens/s%s  %llu:%02llu left%s",
-                (unsigned long long)p->step, (unsigned long long)p->steps, d->loss, bpb, tokens,
-                mfu, (unsigned long long)(left / 60), (unsigned long long)(left % 60), what);
+    if (isfinite(t->held_out)) snprintf(held_out, sizeof held_out, " (held out %.3f)", t->held_out);
+    em_progress(done, "step %llu/%llu  loss %.4f%s%s  %.0f tokens/s%s  %llu:%02llu left",
+                (unsigned long long)p->step, (unsigned long long)p->steps, d->loss, bpb, held_out,
+                tokens, mfu, (unsigned long long)(left / 60), (unsigned long long)(left % 60));
 }
 
 static uint64_t warmup_steps(const struct em_training *t)
@@ -106,6 +107,7 @@ static ember_status evaluate(struct em_training *t)
     em_free(scores);
     EM_TRY(status);
     p->evaluated = p->step;
+    t->held_out = bpb;
     if (!(bpb >= p->best)) { // NAN: there is none yet
         p->best = bpb;
         p->best_step = p->step;
@@ -171,7 +173,7 @@ static ember_status loop(struct em_training *t)
         if (status == EMBER_E_NUMERIC) return keep_good_state(t);
         EM_TRY(status);
         dirty = true;
-        show(t, &d, "", p->step == p->steps);
+        show(t, &d, p->step == p->steps);
     }
     return EMBER_OK;
 }
@@ -231,7 +233,10 @@ static ember_status run(struct em_training *t, struct em_train_result *result)
 
 ember_status em_train(const struct em_train_job *job, struct em_train_result *result)
 {
-    struct em_training t = {.job = job, .progress = {.best = (double)NAN}, .run = {.lock = -1}};
+    struct em_training t = {.job = job,
+                            .progress = {.best = (double)NAN},
+                            .held_out = (double)NAN,
+                            .run = {.lock = -1}};
     *result = (struct em_train_result){0};
     const ember_status status = run(&t, result);
     em_training_deinit(&t);
