@@ -437,7 +437,8 @@ static void check_memory(const struct em_program *p)
     assert_true(end >= most && end <= sum);
 }
 
-// The forecast is the allocation, but for what the heap rounds up.
+// The forecast is the allocation, but for what the heap rounds up: to pages, for each of a few
+// blocks.
 static void allocate(struct em_program *p)
 {
     struct em_memory_plan plan;
@@ -446,7 +447,8 @@ static void allocate(struct em_program *p)
     CHECK_OK(em_program_allocate(p));
     const size_t taken = em_alloc_live() - before,
                  foreseen = plan.activations + plan.packed + plan.scratch;
-    assert_true(taken >= foreseen && taken <= foreseen + 1024);
+    if (taken < foreseen || taken > foreseen + 8 * 4096)
+        fail_msg("%zu bytes were foreseen, %zu are taken", foreseen, taken);
 }
 
 static void random_graphs(void **state)
