@@ -1,4 +1,5 @@
 // The batch's own features as a tensor: y [T, D], for models that read vectors instead of tokens.
+#include "ops/bytes.h"
 #include "ops/rows.h"
 
 struct attr {
@@ -21,7 +22,8 @@ static void cost(const struct em_call *c, struct em_cost *forward, struct em_cos
 
 static void forward(const struct em_call *c)
 {
-    memcpy(em_f32(c->out[0]), c->exec->batch->inputs, em_tensor_bytes(c->out[0]));
+    em_copy_bytes(c->exec->pool, c->out[0]->data, c->exec->batch->inputs,
+                  em_tensor_bytes(c->out[0]));
 }
 
 const struct em_op em_op_inputs = {
