@@ -1,5 +1,6 @@
 #include "train/batches.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -106,6 +107,19 @@ ember_status em_choose_tokenizer(const struct em_recipe *recipe, const char *fol
 
 // ---- batches ----
 
+// Shares between those of size and equal ones, so that a small domain is not drowned by a large
+// one.
+static void mix_domains(struct em_dataset *data, double power)
+{
+    uint64_t most = 1;
+    for (size_t d = 0; d < data->count; d++) {
+        if (data->domains[d].weight > 0) return;
+        if (data->domains[d].train_tokens > most) most = data->domains[d].train_tokens;
+    }
+    for (size_t d = 0; d < data->count && power < 1; d++)
+        data->domains[d].weight = pow((double)data->domains[d].train_tokens / (double)most, power);
+}
+
 static ember_status open_text(const struct em_recipe *recipe, const struct em_tokenizer *tokenizer,
                               const char *cache, bool tidy, struct em_pool *pool,
                               struct em_batches *b)
@@ -119,6 +133,7 @@ static ember_status open_text(const struct em_recipe *recipe, const struct em_to
         .pool = pool,
     };
     EM_TRY(em_dataset_open(recipe->sources, recipe->source_count, &options, &b->dataset));
+    mix_domains(&b->dataset, recipe->data.mix);
     b->text = true;
     b->batch = recipe->train.batch;
     b->seq = recipe->train.seq;

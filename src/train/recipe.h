@@ -24,7 +24,7 @@ struct em_data_settings { // "data"
     const ember_config *sources;
     const char *ids, *tokenizer, *text_key, *cache;
     size_t vocab;
-    double held_out;
+    double held_out, mix;
     int format;
     bool eos;
 };

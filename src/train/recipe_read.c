@@ -58,6 +58,9 @@ const ember_option em_data_settings_table[] = {
                    "tokens of a tokenizer trained here; 0: the model's vocabulary"),
     EMBER_OPT_DOUBLE(struct em_data_settings, held_out, 0.02, 0, 0.9,
                      "share of each domain that is never trained on"),
+    EMBER_OPT_DOUBLE(struct em_data_settings, mix, 1, 0, 1,
+                     "where no source has a weight: a domain's share follows its tokens to this "
+                     "power; 1: by size, 0: equal shares"),
     EMBER_OPT_STRING(struct em_data_settings, text_key, "of JSON lines; empty: \"text\""),
     EMBER_OPT_ENUM(struct em_data_settings, format, EM_DATA_AUTO, "auto|text|lines|jsonl",
                    "of files; auto: by their names"),

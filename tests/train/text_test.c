@@ -3,7 +3,7 @@
 #include "train/run.h"
 
 #include "models/model.h"
-#include "text/tokenizer.h"
+#include "train/batches.h"
 
 static const char *dir, *first, *second;
 
@@ -143,6 +143,45 @@ static void text_goes_on_too(void **state)
     run_same_file(whole, cut, "tokenizer.json");
 }
 
+// The share of the first of two domains, one four times as large as the other.
+static double first_share(const char *mix)
+{
+    char data[64];
+    const char *large = run_text(dir, "large.txt", 4, 80000);
+    snprintf(data, sizeof data, "\"tokenizer\": \"bytes\", \"mix\": %s", mix);
+    char path[256];
+    snprintf(path, sizeof path, "data.sources.0.path=%s", large);
+    const char *set[] = {path};
+    const struct em_recipe_request q = {
+        .file = recipe_on("mix.json", data, ""), .set = set, .set_count = 1};
+    struct em_recipe recipe;
+    struct em_tokenizer_choice choice;
+    struct em_batches batches;
+    struct em_packed packed = {0};
+    CHECK_OK(em_recipe_open(&q, &recipe));
+    CHECK_OK(em_choose_tokenizer(&recipe, NULL, 0, NULL, &choice));
+    CHECK_OK(em_batches_open(&recipe, choice.tokenizer, 300, NULL, false, NULL, &batches));
+    size_t count[2] = {0};
+    for (uint64_t step = 0; step < 200; step++) {
+        CHECK_OK(em_batches_fill(&batches, step, 0, batches.batch, &packed));
+        for (size_t s = 0; s < packed.batch.n_sequences; s++)
+            count[packed.batch.labels[s]] += packed.offset[s + 1] - packed.offset[s];
+    }
+    em_packed_deinit(&packed);
+    em_batches_close(&batches);
+    em_tokenizer_close(choice.tokenizer);
+    em_recipe_close(&recipe);
+    return (double)count[0] / (double)(count[0] + count[1]);
+}
+
+static void domains_are_mixed_by_size_or_evenly(void **state)
+{
+    (void)state;
+    CHECK_NEAR(first_share("1"), 0.8, 0.04, "by size");
+    CHECK_NEAR(first_share("0.5"), 2.0 / 3, 0.04, "by the root of the size");
+    CHECK_NEAR(first_share("0"), 0.5, 0.04, "equal");
+}
+
 static void mistakes_are_told(void **state)
 {
     (void)state;
@@ -183,6 +222,7 @@ int main(void)
         cmocka_unit_test(a_run_tells_of_itself),
         cmocka_unit_test(a_tokenizer_is_trained_and_kept),
         cmocka_unit_test(text_goes_on_too),
+        cmocka_unit_test(domains_are_mixed_by_size_or_evenly),
         cmocka_unit_test(mistakes_are_told),
     };
     return cmocka_run_group_tests(tests, start, NULL);
