@@ -228,7 +228,7 @@ EMBER_API EMBER_CHECKED ember_status ember_cross_entropy(ember_flow *flow, ember
                                                          ember_tensor *w, ember_tensor *bias,
                                                          ember_tensor **loss, ember_tensor **nll);
 
-/** loss [1] = mean of x^2 over all elements. */
+/** loss [1] = loss_scale * sum over rows of the mean of their squares. */
 EMBER_API EMBER_CHECKED ember_status ember_mean_square(ember_flow *flow, ember_tensor *x,
                                                        ember_tensor **loss);
 

@@ -150,7 +150,8 @@ out:
     return status;
 }
 
-// One row at a time: gradients add up, and the loss of all rows is their mean over scored places.
+// One row at a time: gradients add up, and the loss of all rows is their mean over scored places,
+// or over all outputs.
 static ember_status run_gradients(struct em_model *m, const struct input *in,
                                   const struct em_forward_job *job, struct result *result)
 {
@@ -172,7 +173,7 @@ static ember_status run_gradients(struct em_model *m, const struct input *in,
     }
     EM_TRY_GOTO(status, out, em_model_record(m, p, EM_HEAD_LOSS, &outputs));
     EM_TRY_GOTO(status, out, em_program_allocate(p));
-    const size_t scored = m->vocabulary ? in->B * (in->T - 1) : 1;
+    const size_t scored = m->vocabulary ? in->B * (in->T - 1) : in->B * in->T;
     double loss = 0;
     for (size_t row = 0; row < in->B; row++) {
         size_t offset[2];
@@ -185,12 +186,6 @@ static ember_status run_gradients(struct em_model *m, const struct input *in,
         EM_TRY_GOTO(status, out, em_program_forward(p, &run));
         EM_TRY_GOTO(status, out, em_program_backward(p));
         loss += (double)em_f32(outputs.loss)[0];
-    }
-    // The mean of a row's squared outputs is what came of each row.
-    if (!m->vocabulary) {
-        loss /= (double)in->B;
-        for (size_t i = 0; i < m->n_values; i++)
-            result->gradient[i] /= (float)in->B;
     }
     result->loss = (float)loss;
 out:

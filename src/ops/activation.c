@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "ops/elementwise.h"
+
 struct attr {
     enum em_activation kind;
 };
@@ -68,90 +70,37 @@ double em_activation_reference(enum em_activation kind, double x, double *slope)
     return x;
 }
 
-static ember_status shape(struct em_call *c)
+static void forward(const struct em_call *c, float *y, const float *const *x, size_t first,
+                    size_t n)
 {
-    EM_TRY(em_check_f32(c, c->in[0], "x", 0));
-    return em_out_like(c, 0, c->in[0]);
+    (void)first;
+    em_kernels()->activation_f32(em_attr_const(c, struct attr)->kind, y, x[0], n);
 }
 
-static void cost(const struct em_call *c, struct em_cost *forward, struct em_cost *backward)
+static void backward(const struct em_call *c, float *const *d, const bool *set, const float *dy,
+                     const float *const *x, size_t first, size_t n)
 {
-    const double n = em_elements(c->out[0]);
-    *forward = (struct em_cost){4 * n, 8 * n};
-    *backward = (struct em_cost){8 * n, 16 * n};
+    (void)set, (void)first;
+    em_kernels()->activation_backward_f32(em_attr_const(c, struct attr)->kind, d[0], dy, x[0], n);
 }
 
-static void forward_rows(void *arg, size_t begin, size_t end, unsigned thread)
+static double reference(const struct em_call *c, const double *x, size_t index, double *slope)
 {
-    (void)thread;
-    const struct em_call *c = em_task_call(arg);
-    const struct em_strip y = em_strip_of(c->out[0]), x = em_strip_of(c->in[0]);
-    const enum em_activation kind = em_attr_const(c, struct attr)->kind;
-    for (size_t r = begin; r < end; r++)
-        em_kernels()->activation_f32(kind, em_strip_row(&y, r), em_strip_row(&x, r), y.width);
+    (void)index;
+    return em_activation_reference(em_attr_const(c, struct attr)->kind, x[0], slope);
 }
 
-static void forward(const struct em_call *c)
-{
-    const struct em_strip y = em_strip_of(c->out[0]);
-    em_over_rows(c, y.count, y.width, forward_rows);
-}
-
-static void backward_rows(void *arg, size_t begin, size_t end, unsigned thread)
-{
-    (void)thread;
-    const struct em_call *c = em_task_call(arg);
-    const struct em_strip x = em_strip_of(c->in[0]), dx = em_strip_of(c->in[0]->grad),
-                          dy = em_strip_of(c->out[0]->grad);
-    const enum em_activation kind = em_attr_const(c, struct attr)->kind;
-    for (size_t r = begin; r < end; r++) {
-        float *to = em_strip_row(&dx, r);
-        if (em_fresh(c, 0)) memset(to, 0, x.width * sizeof *to);
-        em_kernels()->activation_backward_f32(kind, to, em_strip_row(&dy, r), em_strip_row(&x, r),
-                                              x.width);
-    }
-}
-
-static void backward(const struct em_call *c)
-{
-    const struct em_strip dy = em_strip_of(c->out[0]->grad);
-    if (em_wants(c, 0)) em_over_rows(c, dy.count, dy.width, backward_rows);
-}
-
-static void reference_forward(const struct em_call *c)
-{
-    const struct em_strip y = em_strip_of(c->out[0]), x = em_strip_of(c->in[0]);
-    double slope;
-    for (size_t r = 0; r < y.count; r++)
-        for (size_t j = 0; j < y.width; j++)
-            em_strip_row(&y, r)[j] = (float)em_activation_reference(
-                em_attr_const(c, struct attr)->kind, (double)em_strip_row(&x, r)[j], &slope);
-}
-
-static void reference_backward(const struct em_call *c)
-{
-    if (!em_wants(c, 0)) return;
-    const struct em_strip x = em_strip_of(c->in[0]), dx = em_strip_of(c->in[0]->grad),
-                          dy = em_strip_of(c->out[0]->grad);
-    double slope;
-    em_zero_fresh(c, 0);
-    for (size_t r = 0; r < dy.count; r++)
-        for (size_t j = 0; j < dy.width; j++) {
-            (void)em_activation_reference(em_attr_const(c, struct attr)->kind,
-                                          (double)em_strip_row(&x, r)[j], &slope);
-            em_strip_row(&dx, r)[j] += (float)((double)em_strip_row(&dy, r)[j] * slope);
-        }
-}
-
-const struct em_op em_op_activation = {
-    .name = "activation",
-    .shape = shape,
-    .cost = cost,
-    .backend =
-        {[EM_CPU] = {forward, backward}, [EM_REFERENCE] = {reference_forward, reference_backward}},
-    .backward_reads = EM_READS_IN(0),
-    .flags = EM_OP_SETS_FRESH,
+static const struct em_elementwise frame = {
+    .inputs = 1,
+    .what = {"x"},
+    .flops = 4,
+    .backward_flops = 8,
+    .forward = forward,
+    .backward = backward,
+    .reference = reference,
 };
+const struct em_op em_op_activation = {
+    .name = "activation", EM_ELEMENTWISE(&frame), .backward_reads = EM_READS_IN(0)};
 
 ember_status ember_activation(ember_flow *flow, ember_tensor *x, ember_activation_kind kind,
                               ember_tensor **y)

@@ -1,4 +1,5 @@
-// Mean square: loss [1] = mean of x^2 over all elements; dx = 2 x / n.
+// Mean squares: loss [1] = loss_scale * the sum over rows of mean(x_row^2); dx = loss_scale * 2 x /
+// width. With a loss_scale of 1 / rows, the mean over all elements.
 #include "kernels/kernels.h"
 #include "ops/rows.h"
 
@@ -41,10 +42,16 @@ static void sum_blocks(void *arg, size_t begin, size_t end, unsigned thread)
     }
 }
 
-static float gradient_factor(const struct em_call *c)
+// The loss is this times the sum of all squares.
+static double factor_of(const struct em_call *c)
 {
     const struct em_strip x = em_strip_of(c->in[0]);
-    return (float)(2.0 * (double)em_f32(c->out[0]->grad)[0] / ((double)x.count * (double)x.width));
+    return x.width ? c->exec->loss_scale / (double)x.width : 0;
+}
+
+static double gradient_factor(const struct em_call *c)
+{
+    return 2 * (double)em_f32(c->out[0]->grad)[0] * factor_of(c);
 }
 
 static void forward(const struct em_call *c)
@@ -57,9 +64,8 @@ static void forward(const struct em_call *c)
         em_parallel(c->exec->pool, blocks, em_row_grain(BLOCK * x.width), sum_blocks, &s);
         for (size_t b = 0; b < blocks; b++)
             total += s.partial[b];
-        total /= (double)x.count * (double)x.width;
     }
-    em_f32(c->out[0])[0] = (float)total;
+    em_f32(c->out[0])[0] = (float)(total * factor_of(c));
 }
 
 static void backward_rows(void *arg, size_t begin, size_t end, unsigned thread)
@@ -67,7 +73,7 @@ static void backward_rows(void *arg, size_t begin, size_t end, unsigned thread)
     (void)thread;
     const struct em_call *c = em_task_call(arg);
     const struct em_strip x = em_strip_of(c->in[0]), dx = em_strip_of(c->in[0]->grad);
-    const float factor = gradient_factor(c);
+    const float factor = (float)gradient_factor(c);
     const bool set = em_fresh(c, 0);
     for (size_t r = begin; r < end; r++) {
         if (set)
@@ -90,16 +96,14 @@ static void reference_forward(const struct em_call *c)
     for (size_t r = 0; r < x.count; r++)
         for (size_t j = 0; j < x.width; j++)
             sum += (double)em_strip_row(&x, r)[j] * (double)em_strip_row(&x, r)[j];
-    const double n = (double)x.count * (double)x.width;
-    em_f32(c->out[0])[0] = n > 0 ? (float)(sum / n) : 0;
+    em_f32(c->out[0])[0] = (float)(sum * factor_of(c));
 }
 
 static void reference_backward(const struct em_call *c)
 {
     if (!em_wants(c, 0)) return;
     const struct em_strip x = em_strip_of(c->in[0]), dx = em_strip_of(c->in[0]->grad);
-    const double factor =
-        2 * (double)em_f32(c->out[0]->grad)[0] / ((double)x.count * (double)x.width);
+    const double factor = gradient_factor(c);
     em_zero_fresh(c, 0);
     for (size_t r = 0; r < x.count; r++)
         for (size_t j = 0; j < x.width; j++)

@@ -19,6 +19,7 @@ enum { EM_MAX_OUT = 4, EM_MAX_SAVED = 4, EM_ATTR_BYTES = 96 };
 struct em_exec;
 struct em_call;
 struct em_program;
+struct em_elementwise;
 
 struct em_cost {
     double flops, bytes; // multiply and add count as two; bytes read and written once each
@@ -42,6 +43,7 @@ struct em_op {
     unsigned flags;
     unsigned residual; // the input, absent or of the output's shape, that is added to the output
                        // last and whose gradient is the output's; 0: the operation has none
+    const struct em_elementwise *elementwise; // ops/elementwise.h fills the rest; NULL: it does not
 };
 
 #define EM_READS_IN(i) (1u << (i))

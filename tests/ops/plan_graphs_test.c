@@ -383,7 +383,7 @@ static void check_run(struct graph *g, struct em_program *p, size_t rows, uint64
                                                     .offset = (size_t[]){0, rows},
                                                     .inputs = &inputs},
                             .gradients = true,
-                            .loss_scale = 1}));
+                            .loss_scale = 1 / (double)rows}));
     CHECK_OK(em_program_backward(p));
     evaluate(g, rows);
     differentiate(g, rows);

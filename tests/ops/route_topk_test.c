@@ -120,7 +120,7 @@ static void run_router(struct router *r, const float *logits, double aux_scale, 
                                                              .offset = (size_t[]){0, r->T},
                                                              .inputs = logits},
                                      .gradients = gradients,
-                                     .loss_scale = 1,
+                                     .loss_scale = 1 / (double)r->T,
                                      .aux_scale = aux_scale}));
     memset(r->dzero_data, 0, sizeof r->dzero_data);
     if (gradients) CHECK_OK(em_program_backward(r->program));
