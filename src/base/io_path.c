@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -171,32 +170,6 @@ static ember_status remove_at(const char *path, int depth)
 ember_status em_remove_tree(const char *path)
 {
     return remove_at(path, 0);
-}
-
-ember_status em_lock_directory(const char *path, int *fd)
-{
-    char *name = em_path_join(path, ".lock");
-    if (!name) return EMBER_E_NOMEM;
-    ember_status status = EMBER_OK;
-    const int opened = em_io_open(name, O_RDWR | O_CREAT, 0666);
-    if (opened < 0) {
-        status = em_fail_errno(name, "cannot open the lock");
-    } else if (flock(opened, LOCK_EX | LOCK_NB) != 0) {
-        status =
-            errno == EWOULDBLOCK
-                ? em_fail(EMBER_E_STATE, "%s: in use by another run (which holds %s)", path, name)
-                : em_fail_errno(name, "cannot lock");
-        (void)em_io()->close(opened);
-    }
-    em_free(name);
-    if (status == EMBER_OK) *fd = opened;
-    return status;
-}
-
-// The file stays: removing it would let two runs hold locks on two files of one name.
-void em_unlock_directory(int fd)
-{
-    if (fd >= 0) (void)em_io()->close(fd);
 }
 
 ember_status em_free_space(const char *path, uint64_t *bytes)

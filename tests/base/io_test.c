@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -388,9 +389,44 @@ static void one_run_holds_a_directory(void **state)
     assert_int_equal(waitpid(child, &result, 0), child);
     assert_true(WIFEXITED(result));
     assert_int_equal(WEXITSTATUS(result), 0);
+    // The message tells who holds it, and shows as text what does not belong there.
+    char who[64];
+    snprintf(who, sizeof who, "in use by another run: process %ld on ", (long)getpid());
+    CHECK_FAILS(em_lock_directory(root, &second), EMBER_E_STATE, who);
+    assert_non_null(strstr(ember_last_error(), " UTC (which holds "));
+    const int file = open(test_path(root, ".lock"), O_WRONLY | O_TRUNC);
+    assert_true(file >= 0);
+    assert_int_equal(write(file, "\033[2Jme\n", 7), 7);
+    close(file);
+    CHECK_FAILS(em_lock_directory(root, &second), EMBER_E_STATE,
+                "another run: ?[2Jme (which holds ");
     em_unlock_directory(fd);
     CHECK_OK(em_lock_directory(root, &second));
     em_unlock_directory(second);
+}
+
+static void a_killed_holder_is_no_obstacle(void **state)
+{
+    (void)state;
+    const char *root = test_directory();
+    int ready[2], fd;
+    char go;
+    assert_int_equal(pipe(ready), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        if (em_lock_directory(root, &fd) != EMBER_OK || write(ready[1], "x", 1) != 1) _exit(1);
+        pause();
+    }
+    assert_int_equal(read(ready[0], &go, 1), 1);
+    char who[64];
+    snprintf(who, sizeof who, "process %ld on ", (long)child);
+    CHECK_FAILS(em_lock_directory(root, &fd), EMBER_E_STATE, who);
+    assert_int_equal(kill(child, SIGKILL), 0);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    CHECK_OK(em_lock_directory(root, &fd));
+    em_unlock_directory(fd);
+    close(ready[0]);
+    close(ready[1]);
 }
 
 static int tiny_disk(const char *path, struct statvfs *s)
@@ -476,6 +512,7 @@ int main(void)
         cmocka_unit_test(names_come_sorted),
         cmocka_unit_test(lines_are_appended_and_taken_back),
         cmocka_unit_test(one_run_holds_a_directory),
+        cmocka_unit_test(a_killed_holder_is_no_obstacle),
         cmocka_unit_test(free_space_is_told),
         cmocka_unit_test(paths_are_joined_and_split),
         cmocka_unit_test(without_memory_nothing_is_left_behind),
