@@ -49,22 +49,10 @@ bool em_read_bool(struct em_reader *r, const char *key, bool preset);
 const char *em_read_string(struct em_reader *r, const char *key, const char *preset);
 bool em_read_has(const struct em_reader *r, const char *key); // there, and not null
 
-// Rotary options of an attention config, from rope_scaling, rope_parameters and rope_theta as
-// transformers reads them; `parameters` NULL: those of the config itself. Adds rope_* keys to
-// `attention`.
-ember_status em_read_rope(struct em_reader *r, const json_t *parameters, double default_theta,
-                          size_t head_dim, size_t context, json_t *attention) EMBER_CHECKED;
-
 // {"hidden_size", "vocab_size", "tie_word_embeddings", ..} of a form, and its empty "blocks".
 json_t *em_form_new(struct em_reader *r, size_t width, size_t vocabulary, bool tied,
                     double norm_eps, ptrdiff_t frozen_row);
 // Puts value (stolen; NULL is out of memory) under key; records failures in the reader.
 void em_form_set(struct em_reader *r, json_t *object, const char *key, json_t *value);
 void em_form_add_block(struct em_reader *r, json_t *form, json_t *block); // stolen
-// A row of the embedding that pad_token_id names, as transformers reads it; `preset` when absent.
-ptrdiff_t em_read_padding(struct em_reader *r, ptrdiff_t preset, size_t vocabulary);
-// Attention layers of an LFM2 config: layer_types, full_attn_idxs, or all. `kinds` lists the
-// allowed types.
-ember_status em_read_layer_type(struct em_reader *r, size_t layer, const char **type) EMBER_CHECKED;
-
 #endif

@@ -6,7 +6,7 @@
 
 static const struct em_name names[] = {EM_LFM2_NAMES, EM_LFM2_ATTENTION_NAMES, {0}};
 
-static const char *const keys[] = {EM_COMMON_KEYS,
+static const char *const keys[] = {EM_HF_KEYS,
                                    "block_ff_dim",
                                    "block_auto_adjust_ff_dim",
                                    "block_ffn_dim_multiplier",
@@ -31,8 +31,15 @@ static const char *const keys[] = {EM_COMMON_KEYS,
                                    "use_pos_enc",
                                    NULL};
 
-static const struct em_lfm2_shape preset = {
-    .width = 2560, .vocabulary = 65536, .layers = 32, .heads = 32, .kv_heads = 8, .norm_eps = 1e-5};
+static const struct em_hf_shape preset = {.width = 2560,
+                                          .vocabulary = 65536,
+                                          .layers = 32,
+                                          .heads = 32,
+                                          .kv_heads = 8,
+                                          .context = 128000,
+                                          .norm_eps = 1e-5,
+                                          .norm_key = "norm_eps",
+                                          .tied = true};
 
 // The rule of two thirds, in transformers' order of roundings.
 static size_t ffn_width(struct em_reader *r)
@@ -46,27 +53,21 @@ static size_t ffn_width(struct em_reader *r)
     return f ? (f + multiple - 1) / multiple * multiple : multiple;
 }
 
+static ember_status layer(struct em_reader *r, const struct em_hf_shape *s, const void *own,
+                          size_t i, json_t **sequence, json_t **channel)
+{
+    *channel = em_hf_ffn(*(const size_t *)own);
+    return em_lfm2_mixer(r, s, i, sequence);
+}
+
 static ember_status translate(const json_t *config, const char *where,
                               const struct em_weights *weights, json_t **form)
 {
     struct em_reader r = {config, where, EMBER_OK};
-    struct em_lfm2_shape s = em_lfm2_read_shape(&r, &preset);
+    struct em_hf_shape s = em_hf_read_shape(&r, &preset);
     s.tied = em_read_bool(&r, "tie_embedding", s.tied);
     const size_t f = em_lfm2_trust_width(&r, weights, 0, ffn_width(&r));
-    json_t *result = em_form_new(&r, s.width, s.vocabulary, s.tied, s.norm_eps,
-                                 em_read_padding(&r, 0, s.vocabulary));
-    for (size_t i = 0; i < s.layers && r.status == EMBER_OK; i++) {
-        json_t *mixer = NULL;
-        r.status = em_lfm2_mixer(&r, &s, i, &mixer);
-        em_form_add_block(&r, result,
-                          em_lfm2_block(&r, "pre_norm", s.norm_eps, mixer, em_lfm2_ffn(f)));
-    }
-    if (r.status != EMBER_OK) {
-        json_decref(result);
-        return r.status;
-    }
-    *form = result;
-    return EMBER_OK;
+    return em_hf_layers(&r, &s, "pre_norm", layer, &f, form);
 }
 
 // The real width under both names, both ways to say which layers attend, both ways to say theta and

@@ -2,55 +2,24 @@
 #ifndef EM_MODELS_LFM2_COMMON_H
 #define EM_MODELS_LFM2_COMMON_H
 
-#include "models/family.h"
-
-// The sizes that every LFM2 config has.
-struct em_lfm2_shape {
-    size_t width, vocabulary, layers, heads, kv_heads, head_dim, context;
-    double norm_eps;
-    bool tied;
-};
-// Reads them; `preset` holds the family's defaults (head_dim 0: width / heads).
-struct em_lfm2_shape em_lfm2_read_shape(struct em_reader *r, const struct em_lfm2_shape *preset);
+#include "models/hf_config.h"
 
 // LFM2's and LFM2-MoE's sequence mixer of a layer: a convolution or full attention, as the config's
 // layer types say.
-ember_status em_lfm2_mixer(struct em_reader *r, const struct em_lfm2_shape *shape, size_t layer,
+ember_status em_lfm2_mixer(struct em_reader *r, const struct em_hf_shape *shape, size_t layer,
                            json_t **mixer) EMBER_CHECKED;
 
-// The config of a gated short convolution, of attention with norms on queries and keys, of a gated
-// feed-forward layer, and of a block around a mixer of each kind (both stolen).
+// The config of a gated short convolution.
 json_t *em_lfm2_conv(struct em_reader *r, size_t default_width);
-json_t *em_lfm2_attention(const struct em_lfm2_shape *shape, bool bias);
-json_t *em_lfm2_ffn(size_t hidden);
-json_t *em_lfm2_block(struct em_reader *r, const char *type, double norm_eps, json_t *sequence,
-                      json_t *channel);
 
-// The keys of em_lfm2_shape in a written config.
-void em_lfm2_complete_shape(struct em_reader *r, const struct em_lfm2_shape *preset,
-                            json_t *config);
-// The same, and what LFM2 and LFM2-MoE have besides: other programs index these keys without a
-// default, or by their older names. `form` as in em_family.
-void em_lfm2_complete(struct em_reader *r, const struct em_lfm2_shape *preset, const json_t *form,
+// What a written config of LFM2 and LFM2-MoE has besides its layers: other programs index these
+// keys without a default, or by their older names. `form` as in em_family.
+void em_lfm2_complete(struct em_reader *r, const struct em_hf_shape *preset, const json_t *form,
                       json_t *config);
-// The width of the feed-forward layer in a block of a form.
-size_t em_form_ffn_width(const json_t *form, size_t block);
-
 // The width of the feed-forward layers as the file holds it, when it differs from what the config
 // says: a note.
 size_t em_lfm2_trust_width(const struct em_reader *r, const struct em_weights *weights,
                            size_t layer, size_t width);
-
-// Keys that transformers writes into any config and that do not change what a model computes.
-#define EM_COMMON_KEYS                                                                             \
-    "architectures", "model_type", "transformers_version", "torch_dtype", "dtype", "use_cache",    \
-        "bos_token_id", "eos_token_id", "pad_token_id", "vocab_size", "hidden_size",               \
-        "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",             \
-        "max_position_embeddings", "original_max_position_embeddings", "initializer_range",        \
-        "tie_word_embeddings", "rope_theta", "rope_scaling", "rope_parameters",                    \
-        "partial_rotary_factor", "intermediate_size", "output_attentions", "output_hidden_states", \
-        "return_dict", "_name_or_path", "auto_map", "is_encoder_decoder", "problem_type",          \
-        "id2label", "label2id", "chunk_size_feed_forward", "attn_implementation", "ember"
 
 #define EM_LFM2_NAMES                                                                              \
     {"embedding.weight", "model.embed_tokens.weight", false},                                      \

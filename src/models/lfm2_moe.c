@@ -16,7 +16,7 @@ static const struct em_name names[] = {
     {0},
 };
 
-static const char *const keys[] = {EM_COMMON_KEYS,
+static const char *const keys[] = {EM_HF_KEYS,
                                    "norm_eps",
                                    "conv_L_cache",
                                    "conv_bias",
@@ -35,12 +35,20 @@ static const char *const keys[] = {EM_COMMON_KEYS,
                                    "expert_bias_update_rate",
                                    NULL};
 
-static const struct em_lfm2_shape preset = {
-    .width = 2048, .vocabulary = 65536, .layers = 32, .heads = 32, .kv_heads = 8, .norm_eps = 1e-5};
+static const struct em_hf_shape preset = {.width = 2048,
+                                          .vocabulary = 65536,
+                                          .layers = 32,
+                                          .heads = 32,
+                                          .kv_heads = 8,
+                                          .context = 128000,
+                                          .norm_eps = 1e-5,
+                                          .norm_key = "norm_eps",
+                                          .tied = true};
 
 // What the config says of the experts.
 struct experts {
-    size_t count, chosen, width, dense;
+    size_t count, chosen, width, dense; // dense: layers before the first with experts
+    size_t dense_width;
     bool bias, normalise;
     double scale;
 };
@@ -52,6 +60,7 @@ static struct experts read_experts(struct em_reader *r)
         .chosen = em_read_size(r, "num_experts_per_tok", 4, 1, 256),
         .width = em_read_size(r, "moe_intermediate_size", 1792, 1, 1u << 20),
         .dense = em_read_size(r, "num_dense_layers", 2, 0, 4096),
+        .dense_width = em_read_size(r, "intermediate_size", 7168, 1, 1u << 24),
         .bias = em_read_bool(r, "use_expert_bias", true),
         .normalise = em_read_bool(r, "norm_topk_prob", true),
         .scale = em_read_double(r, "routed_scaling_factor", 1, 1e-6, 1000),
@@ -70,42 +79,35 @@ static json_t *moe(struct em_reader *r, const struct experts *e)
                      em_read_double(r, "expert_bias_update_rate", 0, 0, 1));
 }
 
+static ember_status layer(struct em_reader *r, const struct em_hf_shape *s, const void *own,
+                          size_t i, json_t **sequence, json_t **channel)
+{
+    const struct experts *e = own;
+    *channel = i < e->dense ? em_hf_ffn(e->dense_width) : moe(r, e);
+    return em_lfm2_mixer(r, s, i, sequence);
+}
+
 static ember_status translate(const json_t *config, const char *where,
                               const struct em_weights *weights, json_t **form)
 {
     struct em_reader r = {config, where, EMBER_OK};
-    struct em_lfm2_shape s = em_lfm2_read_shape(&r, &preset);
+    struct em_hf_shape s = em_hf_read_shape(&r, &preset);
     s.tied = em_read_bool(&r, "tie_embedding", s.tied);
-    const struct experts experts = read_experts(&r);
-    size_t f = em_read_size(&r, "intermediate_size", 7168, 1, 1u << 24);
-    if (experts.dense) f = em_lfm2_trust_width(&r, weights, 0, f);
+    struct experts experts = read_experts(&r);
+    if (experts.dense)
+        experts.dense_width = em_lfm2_trust_width(&r, weights, 0, experts.dense_width);
     if (r.status == EMBER_OK && !json_is_array(json_object_get(config, "layer_types")))
         return em_fail(EMBER_E_CONFIG,
                        "%s: layer_types is needed: \"conv\" or \"full_attention\" for every layer",
                        where);
-    json_t *result = em_form_new(&r, s.width, s.vocabulary, s.tied, s.norm_eps,
-                                 em_read_padding(&r, 0, s.vocabulary));
-    for (size_t i = 0; i < s.layers && r.status == EMBER_OK; i++) {
-        json_t *mixer = NULL;
-        r.status = em_lfm2_mixer(&r, &s, i, &mixer);
-        em_form_add_block(&r, result,
-                          em_lfm2_block(&r, "pre_norm", s.norm_eps, mixer,
-                                        i < experts.dense ? em_lfm2_ffn(f) : moe(&r, &experts)));
-    }
-    if (r.status != EMBER_OK) {
-        json_decref(result);
-        return r.status;
-    }
-    *form = result;
-    return EMBER_OK;
+    return em_hf_layers(&r, &s, "pre_norm", layer, &experts, form);
 }
 
 static ember_status complete(json_t *config, const json_t *form)
 {
     struct em_reader r = {config, "config.json", EMBER_OK};
     const struct experts e = read_experts(&r);
-    const size_t f = e.dense ? em_form_ffn_width(form, 0)
-                             : em_read_size(&r, "intermediate_size", 7168, 1, 1u << 24);
+    const size_t f = e.dense ? em_form_ffn_width(form, 0) : e.dense_width;
     em_lfm2_complete(&r, &preset, form, config);
     em_form_set(&r, config, "intermediate_size", json_integer((json_int_t)f));
     em_form_set(&r, config, "num_experts", json_integer((json_int_t)e.count));

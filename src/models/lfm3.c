@@ -19,7 +19,7 @@ static const struct em_name names[] = {
     {0},
 };
 
-static const char *const keys[] = {EM_COMMON_KEYS,
+static const char *const keys[] = {EM_HF_KEYS,
                                    "norm_eps",
                                    "rms_norm_eps",
                                    "conv_L_cache",
@@ -66,15 +66,58 @@ static ember_status rope_of(struct em_reader *r, const char *type, size_t head_d
 }
 
 // LFM3's norm_eps goes by two names.
-static struct em_lfm2_shape preset_of(struct em_reader *r)
+static struct em_hf_shape preset_of(struct em_reader *r)
 {
-    return (struct em_lfm2_shape){.width = 2048,
-                                  .vocabulary = 128000,
-                                  .layers = 24,
-                                  .heads = 16,
-                                  .kv_heads = 4,
-                                  .head_dim = 128,
-                                  .norm_eps = em_read_double(r, "rms_norm_eps", 1e-5, 0, 1)};
+    return (struct em_hf_shape){.width = 2048,
+                                .vocabulary = 128000,
+                                .layers = 24,
+                                .heads = 16,
+                                .kv_heads = 4,
+                                .head_dim = 128,
+                                .context = 128000,
+                                .norm_eps = em_read_double(r, "rms_norm_eps", 1e-5, 0, 1),
+                                .norm_key = "norm_eps",
+                                .tied = true,
+                                .padding = 124893};
+}
+
+// What the config says of the layers besides their shape.
+struct layers {
+    size_t ffn, window;
+    bool bias, gate, typed; // typed: layer_types is there
+};
+
+static ember_status attention(struct em_reader *r, const struct em_hf_shape *s,
+                              const struct layers *l, const char *type, json_t **sequence)
+{
+    json_t *mixer = *sequence = em_hf_attention(s, l->bias);
+    if (l->gate) em_form_set(r, mixer, "output_gate", json_string("head"));
+    if (strcmp(type, "sliding_attention") == 0)
+        em_form_set(r, mixer, "window", json_integer((json_int_t)l->window));
+    return r->status == EMBER_OK ? rope_of(r, type, s->head_dim, s->context, mixer) : r->status;
+}
+
+static ember_status layer(struct em_reader *r, const struct em_hf_shape *s, const void *own,
+                          size_t i, json_t **sequence, json_t **channel)
+{
+    const struct layers *l = own;
+    const char *type = derived_type(i);
+    *channel = em_hf_ffn(l->ffn);
+    if (l->typed) EM_TRY(em_read_layer_type(r, i, &type));
+    if (strcmp(type, "conv") == 0) {
+        *sequence = em_lfm2_conv(r, 7);
+        return r->status;
+    }
+    const bool sliding = strcmp(type, "sliding_attention") == 0;
+    if (!sliding && strcmp(type, "full_attention") != 0)
+        return em_fail(EMBER_E_CONFIG,
+                       "%s: layer_types[%zu] is \"%s\"; it has to be conv, sliding_attention or "
+                       "full_attention",
+                       r->where, i, type);
+    if (sliding && !l->window)
+        return em_fail(EMBER_E_CONFIG, "%s: sliding_window has to be at least 1 for layer %zu",
+                       r->where, i);
+    return attention(r, s, l, type, sequence);
 }
 
 static ember_status translate(const json_t *config, const char *where,
@@ -82,57 +125,24 @@ static ember_status translate(const json_t *config, const char *where,
 {
     (void)weights;
     struct em_reader r = {config, where, EMBER_OK};
-    const struct em_lfm2_shape preset = preset_of(&r), s = em_lfm2_read_shape(&r, &preset);
-    const size_t f = em_read_size(&r, "intermediate_size", 7680, 1, 1u << 24),
-                 window = em_read_size(&r, "sliding_window", 256, 0, 1u << 30);
-    const bool bias = em_read_bool(&r, "attention_bias", false);
-    const char *block = em_read_bool(&r, "use_sandwich_norm", true) ? "sandwich_norm" : "pre_norm";
-    const bool gate = em_read_bool(&r, "use_attention_gate", true),
-               typed = em_read_has(&r, "layer_types");
-    json_t *result = em_form_new(&r, s.width, s.vocabulary, s.tied, s.norm_eps,
-                                 em_read_padding(&r, 124893, s.vocabulary));
-    for (size_t i = 0; i < s.layers && r.status == EMBER_OK; i++) {
-        const char *type = derived_type(i);
-        json_t *mixer;
-        if (typed) r.status = em_read_layer_type(&r, i, &type);
-        if (r.status != EMBER_OK) break;
-        const bool sliding = strcmp(type, "sliding_attention") == 0;
-        if (strcmp(type, "conv") == 0) {
-            mixer = em_lfm2_conv(&r, 7);
-        } else if (sliding || strcmp(type, "full_attention") == 0) {
-            if (sliding && !window) {
-                r.status =
-                    em_fail(EMBER_E_CONFIG, "%s: sliding_window has to be at least 1 for layer %zu",
-                            where, i);
-                break;
-            }
-            mixer = em_lfm2_attention(&s, bias);
-            if (gate) em_form_set(&r, mixer, "output_gate", json_string("head"));
-            if (sliding) em_form_set(&r, mixer, "window", json_integer((json_int_t)window));
-            if (r.status == EMBER_OK) r.status = rope_of(&r, type, s.head_dim, s.context, mixer);
-        } else {
-            r.status = em_fail(EMBER_E_CONFIG,
-                               "%s: layer_types[%zu] is \"%s\"; it has to be conv, "
-                               "sliding_attention or full_attention",
-                               where, i, type);
-            break;
-        }
-        em_form_add_block(&r, result, em_lfm2_block(&r, block, s.norm_eps, mixer, em_lfm2_ffn(f)));
-    }
-    if (r.status != EMBER_OK) {
-        json_decref(result);
-        return r.status;
-    }
-    *form = result;
-    return EMBER_OK;
+    const struct em_hf_shape preset = preset_of(&r), s = em_hf_read_shape(&r, &preset);
+    const struct layers layers = {
+        .ffn = em_read_size(&r, "intermediate_size", 7680, 1, 1u << 24),
+        .window = em_read_size(&r, "sliding_window", 256, 0, 1u << 30),
+        .bias = em_read_bool(&r, "attention_bias", false),
+        .gate = em_read_bool(&r, "use_attention_gate", true),
+        .typed = em_read_has(&r, "layer_types"),
+    };
+    const bool sandwich = em_read_bool(&r, "use_sandwich_norm", true);
+    return em_hf_layers(&r, &s, sandwich ? "sandwich_norm" : "pre_norm", layer, &layers, form);
 }
 
 static ember_status complete(json_t *config, const json_t *form)
 {
     (void)form;
     struct em_reader r = {config, "config.json", EMBER_OK};
-    const struct em_lfm2_shape preset = preset_of(&r), s = em_lfm2_read_shape(&r, &preset);
-    em_lfm2_complete_shape(&r, &preset, config);
+    const struct em_hf_shape preset = preset_of(&r), s = em_hf_read_shape(&r, &preset);
+    em_hf_complete_shape(&r, &preset, config);
     json_object_del(config, "rms_norm_eps"); // another name of norm_eps
     em_form_set(&r, config, "head_dim", json_integer((json_int_t)s.head_dim));
     return r.status;

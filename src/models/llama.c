@@ -1,7 +1,7 @@
 // Llama: attention and a gated feed-forward layer in every block.
 #include <string.h>
 
-#include "models/lfm2_common.h"
+#include "models/hf_config.h"
 
 static const struct em_name names[] = {
     {"embedding.weight", "model.embed_tokens.weight", false},
@@ -26,7 +26,7 @@ static const struct em_name names[] = {
     {0},
 };
 
-static const char *const keys[] = {EM_COMMON_KEYS,   "rms_norm_eps",   "hidden_act",
+static const char *const keys[] = {EM_HF_KEYS,       "rms_norm_eps",   "hidden_act",
                                    "attention_bias", "mlp_bias",       "attention_dropout",
                                    "pretraining_tp", "sliding_window", NULL};
 
@@ -45,43 +45,52 @@ static const char *activation(const char *name)
     return NULL;
 }
 
+static const struct em_hf_shape preset = {.width = 4096,
+                                          .vocabulary = 32000,
+                                          .layers = 32,
+                                          .heads = 32,
+                                          .context = 2048,
+                                          .norm_eps = 1e-6,
+                                          .norm_key = "rms_norm_eps",
+                                          .padding = -1};
+
+// What the config says of the layers besides their shape.
+struct layers {
+    size_t ffn;
+    const char *activation;
+    bool attention_bias, mlp_bias;
+};
+
+static ember_status layer(struct em_reader *r, const struct em_hf_shape *s, const void *own,
+                          size_t i, json_t **sequence, json_t **channel)
+{
+    (void)i;
+    const struct layers *l = own;
+    *sequence = em_hf_attention(s, l->attention_bias);
+    *channel = em_hf_ffn(l->ffn);
+    em_form_set(r, *sequence, "qk_norm", json_false());
+    em_form_set(r, *channel, "activation", json_string(l->activation));
+    em_form_set(r, *channel, "bias", json_boolean(l->mlp_bias));
+    return r->status == EMBER_OK ? em_read_rope(r, NULL, 1e4, s->head_dim, s->context, *sequence)
+                                 : r->status;
+}
+
 static ember_status translate(const json_t *config, const char *where,
                               const struct em_weights *weights, json_t **form)
 {
     (void)weights;
     struct em_reader r = {config, where, EMBER_OK};
-    const size_t D = em_read_size(&r, "hidden_size", 4096, 1, 1u << 20),
-                 V = em_read_size(&r, "vocab_size", 32000, 1, 1u << 24);
-    const size_t layers = em_read_size(&r, "num_hidden_layers", 32, 1, 4096),
-                 heads = em_read_size(&r, "num_attention_heads", 32, 1, 4096);
-    const size_t kv_heads = em_read_size(&r, "num_key_value_heads", heads, 1, 4096);
-    const size_t head_dim = em_read_size(&r, "head_dim", heads ? D / heads : 0, 1, 256);
-    const size_t f = em_read_size(&r, "intermediate_size", 11008, 1, 1u << 24);
-    const size_t context = em_read_size(&r, "max_position_embeddings", 2048, 1, 1u << 30);
-    const double eps = em_read_double(&r, "rms_norm_eps", 1e-6, 0, 1);
-    const char *name = em_read_string(&r, "hidden_act", "silu"), *act = activation(name);
-    const bool tied = em_read_bool(&r, "tie_word_embeddings", false),
-               attention_bias = em_read_bool(&r, "attention_bias", false);
-    const bool mlp_bias = em_read_bool(&r, "mlp_bias", false);
-    if (r.status == EMBER_OK && !act)
+    const struct em_hf_shape s = em_hf_read_shape(&r, &preset);
+    const char *name = em_read_string(&r, "hidden_act", "silu");
+    const struct layers layers = {
+        .ffn = em_read_size(&r, "intermediate_size", 11008, 1, 1u << 24),
+        .activation = activation(name),
+        .attention_bias = em_read_bool(&r, "attention_bias", false),
+        .mlp_bias = em_read_bool(&r, "mlp_bias", false),
+    };
+    if (r.status == EMBER_OK && !layers.activation)
         return em_fail(EMBER_E_UNSUPPORTED, "%s: hidden_act \"%s\" is not known", where, name);
-    const struct em_lfm2_shape s = {
-        .heads = heads, .kv_heads = kv_heads, .head_dim = head_dim, .norm_eps = eps};
-    json_t *result = em_form_new(&r, D, V, tied, eps, em_read_padding(&r, -1, V));
-    for (size_t i = 0; i < layers && r.status == EMBER_OK; i++) {
-        json_t *mixer = em_lfm2_attention(&s, attention_bias), *ffn = em_lfm2_ffn(f);
-        em_form_set(&r, mixer, "qk_norm", json_false());
-        if (r.status == EMBER_OK) r.status = em_read_rope(&r, NULL, 1e4, head_dim, context, mixer);
-        em_form_set(&r, ffn, "activation", json_string(act));
-        em_form_set(&r, ffn, "bias", json_boolean(mlp_bias));
-        em_form_add_block(&r, result, em_lfm2_block(&r, "pre_norm", eps, mixer, ffn));
-    }
-    if (r.status != EMBER_OK) {
-        json_decref(result);
-        return r.status;
-    }
-    *form = result;
-    return EMBER_OK;
+    return em_hf_layers(&r, &s, "pre_norm", layer, &layers, form);
 }
 
 extern const struct em_family em_family_llama;
