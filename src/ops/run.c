@@ -142,11 +142,9 @@ static ember_status give_spare_states(struct em_program *p, const ember_batch *b
 {
     p->batch = *b;
     if (!b->state_in) return EMBER_OK;
-    if (!p->state_out) {
-        p->state_out = em_calloc(p->options.max_sequences, sizeof *p->state_out);
-        p->spare = em_calloc(p->options.max_sequences, sizeof *p->spare);
-        if (!p->state_out || !p->spare) return EMBER_E_NOMEM;
-    }
+    if (!p->state_out) p->state_out = em_calloc(p->options.max_sequences, sizeof *p->state_out);
+    if (!p->spare) p->spare = em_calloc(p->options.max_sequences, sizeof *p->spare);
+    if (!p->state_out || !p->spare) return EMBER_E_NOMEM;
     for (size_t s = 0; s < b->n_sequences; s++) {
         p->state_out[s] = b->state_out ? b->state_out[s] : NULL;
         if (p->state_out[s] || !b->state_in[s]) continue;
