@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "formats/safetensors_header.h" // em_st_utf8_valid
 
 ember_status em_put(json_t *object, const char *key, json_t *value)
 {
@@ -20,8 +21,8 @@ ember_status em_put_size(json_t *object, const char *key, size_t value)
 // What comes from files may not be UTF-8.
 ember_status em_put_text(json_t *object, const char *key, const char *value)
 {
-    json_t *text = json_string(value);
-    return em_put(object, key, text ? text : json_string("?"));
+    return em_put(object, key,
+                  em_st_utf8_valid(value, strlen(value)) ? json_string(value) : json_string("?"));
 }
 
 ember_status em_push(json_t *list, json_t *value)

@@ -261,7 +261,8 @@ static ember_status add_rest(const struct subject *s, json_t *root)
     ember_status status = EMBER_OK;
     if (em_path_exists(file)) {
         const ember_status opened = em_tokenizer_open(s->path, &t);
-        status = em_put_object(root, "tokenizer", &o);
+        // Without memory nothing is known of the file.
+        status = opened == EMBER_E_NOMEM ? opened : em_put_object(root, "tokenizer", &o);
         if (status == EMBER_OK && opened != EMBER_OK)
             status = em_put_text(o, "problem", ember_last_error());
         if (status == EMBER_OK && t)

@@ -21,7 +21,9 @@ static ember_status open_tokenizer(ember_model *model, const char *path)
             em_asprintf("%s: there is no tokenizer.json, so the model reads ids, not text", path);
     } else {
         model->tokenizer_status = em_tokenizer_open(path, &model->tokenizer);
-        if (model->tokenizer_status != EMBER_OK)
+        if (model->tokenizer_status == EMBER_E_NOMEM) // says nothing about the file
+            status = EMBER_E_NOMEM;
+        else if (model->tokenizer_status != EMBER_OK)
             model->tokenizer_problem = em_strdup(ember_last_error());
     }
     if (model->tokenizer_status != EMBER_OK && !model->tokenizer_problem) status = EMBER_E_NOMEM;

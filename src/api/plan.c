@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/io.h"
 #include "data/dataset.h"
+#include "formats/hash.h"
 #include "infer/engine.h"
 #include "models/model.h"
 #include "text/tokenizer.h"
@@ -98,22 +99,15 @@ static ember_status open_subject(struct plan *p)
     return default_training(p);
 }
 
-static bool has_file(const char *folder, const char *name)
-{
-    char *path = folder ? em_path_join(folder, name) : NULL;
-    const bool there = path && em_path_exists(path);
-    em_free(path);
-    return there;
-}
-
 // A model of its own for each of training and inference: packed weights belong to a model. Weights,
 // where there are any, are only looked at for shapes that a config may get wrong.
 static ember_status create_model(const struct plan *p, struct em_model **m)
 {
     struct em_weights *weights = NULL;
-    if (has_file(p->folder, "model.safetensors") ||
-        has_file(p->folder, "model.safetensors.index.json"))
-        EM_TRY(em_weights_open(p->folder, &weights));
+    bool single, sharded;
+    EM_TRY(em_folder_probe(p->folder, "model.safetensors", &single));
+    EM_TRY(em_folder_probe(p->folder, "model.safetensors.index.json", &sharded));
+    if (single || sharded) EM_TRY(em_weights_open(p->folder, &weights));
     const ember_status status = em_model_create(p->config, p->name, weights, m);
     em_weights_close(weights);
     return status;
@@ -264,7 +258,8 @@ static ember_status add_data(const struct plan *p, json_t *root)
     struct em_dataset dataset;
     json_t *o;
     if (!n) return EMBER_OK;
-    const bool own = has_file(p->folder, "tokenizer.json");
+    bool own;
+    EM_TRY(em_folder_probe(p->folder, "tokenizer.json", &own));
     EM_TRY(own ? em_tokenizer_open(p->folder, &tokenizer) : em_tokenizer_bytes(&tokenizer));
     struct em_source *source = em_calloc(n, sizeof *source);
     ember_status status = source ? EMBER_OK : EMBER_E_NOMEM;

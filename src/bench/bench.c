@@ -47,7 +47,7 @@ ember_status em_bench_add(json_t *object, json_t *fields)
 {
     const int failed = fields ? json_object_update(object, fields) : -1;
     json_decref(fields);
-    return failed ? em_fail(EMBER_E_NOMEM, "no memory for the figures") : EMBER_OK;
+    return failed ? em_fail(EMBER_E_NOMEM, "out of memory: the figures") : EMBER_OK;
 }
 
 ember_status em_bench_need(const char *benchmark, const char *name, size_t value)

@@ -66,7 +66,7 @@ static ember_status open_bench(const struct em_bench_job *job, const char *name,
     else if (em_mul_size(longest, m->input_size, &values))
         b->inputs = em_calloc(values, sizeof *b->inputs);
     if (!b->tokens && !b->inputs)
-        return em_fail(EMBER_E_NOMEM, "%s: no memory for %zu tokens", name, longest);
+        return em_fail(EMBER_E_NOMEM, "%s: out of memory: %zu tokens", name, longest);
     struct em_rng rng;
     em_rng_seed(&rng, o->runtime.seed, 1);
     for (size_t t = 0; b->tokens && t < longest; t++)

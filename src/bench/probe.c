@@ -87,7 +87,7 @@ static ember_status take_memory(struct em_bench_probe *p)
                 return em_fail(EMBER_E_NOMEM, "%s: the sizes do not fit into memory", p->name);
     }
     if (!em_mul_size(floats, sizeof(float), &p->bytes) || !(p->memory = em_block_alloc(p->bytes)))
-        return em_fail(EMBER_E_NOMEM, "%s: no memory for %zu values", p->name, floats);
+        return em_fail(EMBER_E_NOMEM, "%s: out of memory: %zu values", p->name, floats);
     float *at = p->memory;
     for (size_t i = 0; i < p->params.count; i++) {
         ember_tensor *t = &p->params.param[i]->tensor;

@@ -105,7 +105,7 @@ static ember_status open_batch(struct bench *b, size_t tokens)
     size_t values;
     if (!em_mul_size(tokens, m->input_size, &values) ||
         !(b->inputs = em_calloc(values, sizeof *b->inputs)))
-        return em_fail(EMBER_E_NOMEM, "bench train: no memory for %zu inputs", tokens);
+        return em_fail(EMBER_E_NOMEM, "bench train: out of memory: %zu inputs", tokens);
     b->batch.inputs = b->inputs;
     return EMBER_OK;
 }

@@ -64,7 +64,7 @@ static ember_status gzip_init(struct em_stream *s)
 {
     s->gzip = (z_stream){.zalloc = gzip_alloc, .zfree = gzip_free};
     if (inflateInit2(&s->gzip, 15 + 16) != Z_OK)
-        return em_fail(EMBER_E_NOMEM, "%s: no memory to decompress", s->path);
+        return em_fail(EMBER_E_NOMEM, "%s: out of memory: decompressing", s->path);
     s->gzip_open = true;
     return EMBER_OK;
 }
@@ -86,7 +86,7 @@ static ember_status gzip_read(struct em_stream *s, void *to, size_t n, size_t *g
     *got = n - s->gzip.avail_out;
     if (code == Z_STREAM_END) s->inside = false;
     if (code == Z_OK || code == Z_STREAM_END || code == Z_BUF_ERROR) return EMBER_OK;
-    if (code == Z_MEM_ERROR) return em_fail(EMBER_E_NOMEM, "%s: no memory to decompress", s->path);
+    if (code == Z_MEM_ERROR) return em_fail(EMBER_E_NOMEM, "%s: out of memory: decompressing", s->path);
     return em_fail(EMBER_E_FORMAT, "%s: damaged gzip data: %s", s->path,
                    s->gzip.msg ? s->gzip.msg : "not gzip");
 }
@@ -96,7 +96,7 @@ static ember_status gzip_read(struct em_stream *s, void *to, size_t n, size_t *g
 static ember_status zstd_init(struct em_stream *s)
 {
     s->zstd = ZSTD_createDStream();
-    if (!s->zstd) return em_fail(EMBER_E_NOMEM, "%s: no memory to decompress", s->path);
+    if (!s->zstd) return em_fail(EMBER_E_NOMEM, "%s: out of memory: decompressing", s->path);
     // A window of more than 128 MiB (`zstd --ultra --long=31`) would let a small file ask for
     // gigabytes.
     ZSTD_DCtx_setParameter(s->zstd, ZSTD_d_windowLogMax, 27);

@@ -22,6 +22,17 @@ ember_status em_file_probe(const char *path, bool *exists)
     return EMBER_OK;
 }
 
+ember_status em_folder_probe(const char *folder, const char *name, bool *exists)
+{
+    *exists = false;
+    if (!folder) return EMBER_OK;
+    char *path = em_path_join(folder, name);
+    if (!path) return EMBER_E_NOMEM;
+    const ember_status status = em_file_probe(path, exists);
+    em_free(path);
+    return status;
+}
+
 uint64_t em_hash_bytes(const void *p, size_t n)
 {
     return XXH3_64bits(p, n);

@@ -16,6 +16,8 @@ struct em_file_hash {
 // Whether there is something at `path`. Unlike em_path_exists a failure is not taken for absence:
 // deciding on it, a state would be thrown away because of one bad read.
 ember_status em_file_probe(const char *path, bool *exists) EMBER_CHECKED;
+// As probe, of folder/name; without a folder (NULL) there is none.
+ember_status em_folder_probe(const char *folder, const char *name, bool *exists) EMBER_CHECKED;
 
 uint64_t em_hash_bytes(const void *p, size_t n);
 

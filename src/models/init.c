@@ -17,7 +17,8 @@ ember_status em_model_allocate(struct em_model *m)
     if (m->memory) return EMBER_OK;
     m->memory_bytes = em_model_bytes(m);
     if (m->memory_bytes == SIZE_MAX || !(m->memory = em_block_alloc(m->memory_bytes)))
-        return em_fail(EMBER_E_NOMEM, "%s: no memory for %zu parameters", m->name, m->n_values);
+        return em_fail(EMBER_E_NOMEM, "%s: out of memory: %zu bytes for its parameters", m->name,
+                       m->memory_bytes);
     size_t offset = 0;
     for (size_t i = 0; i < m->params.count; i++) {
         ember_tensor *t = &m->params.param[i]->tensor;

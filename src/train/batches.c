@@ -75,26 +75,20 @@ static ember_status train_tokenizer(const struct em_recipe *recipe, size_t vocab
     return status;
 }
 
-static bool has_tokenizer(const char *folder)
-{
-    char *path = folder ? em_path_join(folder, "tokenizer.json") : NULL;
-    const bool has = path && em_path_exists(path);
-    em_free(path);
-    return has;
-}
-
 ember_status em_choose_tokenizer(const struct em_recipe *recipe, const char *folder,
                                  size_t vocabulary, struct em_pool *pool,
                                  struct em_tokenizer_choice *out)
 {
     struct em_tokenizer_choice c = {0};
     const char *named = recipe->data.tokenizer;
+    bool has;
+    EM_TRY(em_folder_probe(folder, "tokenizer.json", &has));
     if (*named && strcmp(named, "bytes") == 0) {
         EM_TRY(em_tokenizer_bytes(&c.tokenizer));
     } else if (*named) {
         EM_TRY(em_tokenizer_open(named, &c.tokenizer));
         if (em_path_is_directory(named)) c.from = named;
-    } else if (has_tokenizer(folder)) {
+    } else if (has) {
         EM_TRY(em_tokenizer_open(folder, &c.tokenizer));
         c.from = folder;
     } else if (recipe->source_count) {
