@@ -6,13 +6,7 @@
 #include "ops/program.h"
 #include "train/batches.h"
 #include "train/parameters.h"
-
-// What a router did in a step, or over several.
-struct em_router_figures {
-    uint64_t *load; // [E] slots
-    uint64_t slots, tokens;
-    double aux, z, token_entropy, marginal_entropy; // sums weighted by tokens; unscaled
-};
+#include "train/routers.h"
 
 struct em_stepper_options {
     enum em_backend backend;
@@ -65,16 +59,6 @@ ember_status em_step(struct em_stepper *s, const struct em_step_request *request
 // negative log-likelihoods in nats.
 ember_status em_stepper_evaluate(struct em_stepper *s, double *nats,
                                  uint64_t *scored) EMBER_CHECKED;
-
-void em_router_figures_reset(struct em_router_figures *f, size_t experts);
-// Adds what a router did in the program's last forward pass.
-void em_router_figures_add(struct em_router_figures *f, const struct em_router_record *r,
-                           uint64_t tokens);
-double em_max_violation(const struct em_router_figures *f, size_t experts); // E max f - 1
-
-// Moves selection biases towards balance by the loads of the last step: b += rate sign(mean load -
-// load). A bias that several layers share sees the sum of their loads.
-void em_update_selection_bias(const struct em_stepper *s);
 
 // Where the numbers of the present batch go wrong first, as text for a message: the weights, or
 // the output of an operation.
