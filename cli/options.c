@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <ember/plugin.h>
+
 int cli_fail(ember_status status)
 {
     if (status == EMBER_OK) return EXIT_OK;
@@ -86,6 +88,7 @@ struct parser {
     size_t count;
     struct cli_common *common;
     const char *backend, *dtype;
+    struct cli_list plugins;
     size_t threads;
 };
 
@@ -220,7 +223,9 @@ static int finish_common(struct parser *p)
             return cli_usage(p->command, "--dtype has to be f32 or bf16, not %s", p->dtype);
     }
     ember_quiet(p->common->quiet);
-    const ember_status status = ember_start();
+    ember_status status = ember_start();
+    for (size_t i = 0; status == EMBER_OK && i < p->plugins.count; i++)
+        status = ember_plugin_load(p->plugins.item[i]);
     return status == EMBER_OK ? -1 : cli_fail(status);
 }
 
@@ -246,6 +251,29 @@ static int parse_option(struct parser *p, int argc, char **argv, int *i)
     return status;
 }
 
+static int parse(struct parser *p, size_t own, int argc, char **argv, const char **words,
+                 size_t max_words, size_t *n_words)
+{
+    *n_words = 0;
+    bool only_words = false;
+    for (int i = 1; i < argc; i++) {
+        const char *word = argv[i];
+        if (!only_words && (!strcmp(word, "--help") || !strcmp(word, "-h")))
+            return print_help(p, own);
+        if (!only_words && !strcmp(word, "--")) {
+            only_words = true;
+        } else if (!only_words && word[0] == '-' && word[1]) {
+            const int status = parse_option(p, argc, argv, &i);
+            if (status >= 0) return status;
+        } else if (*n_words == max_words) {
+            return cli_usage(p->command, "unexpected \"%s\"", word);
+        } else {
+            words[(*n_words)++] = word;
+        }
+    }
+    return finish_common(p);
+}
+
 int cli_parse(const struct cli_command *command, const struct cli_option *options, int argc,
               char **argv, struct cli_common *common, const char **words, size_t max_words,
               size_t *n_words)
@@ -262,6 +290,8 @@ int cli_parse(const struct cli_command *command, const struct cli_option *option
          "number format of matrix products: f32 or bf16", 0, 0, false, NULL},
         {"seed", CLI_U64, &common->runtime.seed, "N", NULL, "of everything random", 0, 0, false,
          &common->seed_given},
+        {"plugin", CLI_LIST, &p.plugins, "FILE.so", NULL,
+         "a shared object with more components; may be given several times", 0, 0, false, NULL},
         {"json", CLI_FLAG, &common->json, NULL, NULL,
          "results as JSON, where a command prints figures", 0, 0, false, NULL},
         {"quiet", CLI_FLAG, &common->quiet, NULL, NULL, "warnings and errors only", 0, 0, false,
@@ -269,22 +299,7 @@ int cli_parse(const struct cli_command *command, const struct cli_option *option
     };
     for (size_t i = 0; i < sizeof shared / sizeof *shared; i++)
         if (!find(&p, shared[i].name, strlen(shared[i].name))) p.table[p.count++] = shared[i];
-    *n_words = 0;
-    bool only_words = false;
-    for (int i = 1; i < argc; i++) {
-        const char *word = argv[i];
-        if (!only_words && (!strcmp(word, "--help") || !strcmp(word, "-h")))
-            return print_help(&p, own);
-        if (!only_words && !strcmp(word, "--")) {
-            only_words = true;
-        } else if (!only_words && word[0] == '-' && word[1]) {
-            const int status = parse_option(&p, argc, argv, &i);
-            if (status >= 0) return status;
-        } else if (*n_words == max_words) {
-            return cli_usage(command, "unexpected \"%s\"", word);
-        } else {
-            words[(*n_words)++] = word;
-        }
-    }
-    return finish_common(&p);
+    const int status = parse(&p, own, argc, argv, words, max_words, n_words);
+    free(p.plugins.item);
+    return status;
 }

@@ -27,7 +27,7 @@ set(EMBER_ROOMS base registry kernels tensor distributed ops formats text nn mod
 add_library(ember)
 target_include_directories(ember PUBLIC include PRIVATE src)
 target_link_libraries(ember
-  PUBLIC Threads::Threads m PkgConfig::JANSSON PkgConfig::XXHASH
+  PUBLIC Threads::Threads m ${CMAKE_DL_LIBS} PkgConfig::JANSSON PkgConfig::XXHASH
   PRIVATE $<BUILD_INTERFACE:ember_flags>)
 if(ZLIB_FOUND)
   target_compile_definitions(ember_flags INTERFACE EMBER_HAVE_ZLIB=1)
@@ -42,6 +42,13 @@ if(LZMA_FOUND)
   target_compile_definitions(ember_flags INTERFACE EMBER_HAVE_LZMA=1)
   target_link_libraries(ember PUBLIC PkgConfig::LZMA)
 endif()
+
+# A program that loads plug-ins: it has all of the library, and shows them what begins with ember_.
+function(ember_loads_plugins target)
+  set_target_properties(${target} PROPERTIES LINK_LIBRARY_OVERRIDE_ember WHOLE_ARCHIVE
+    LINK_DEPENDS ${CMAKE_SOURCE_DIR}/cmake/exports.list)
+  target_link_options(${target} PRIVATE LINKER:--dynamic-list=${CMAKE_SOURCE_DIR}/cmake/exports.list)
+endfunction()
 
 function(ember_room_target name)
   target_include_directories(${name} PRIVATE include src)

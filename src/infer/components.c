@@ -16,6 +16,6 @@ ember_status em_infer_register(void)
     static struct em_component component[sizeof types / sizeof types[0]];
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
         component[i] = (struct em_component){EMBER_SAMPLER,     types[i]->name, types[i]->help,
-                                             types[i]->options, types[i]->size, types[i]};
+                                             types[i]->options, types[i]->size, types[i], NULL};
     return em_registry_add(component, sizeof types / sizeof types[0]);
 }

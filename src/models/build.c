@@ -220,6 +220,7 @@ static ember_status create(struct em_model *m, const json_t *config, const char 
     const struct em_component *family;
     EM_TRY(em_registry_need(EMBER_FAMILY, json_string_value(type), name, &family));
     m->family = family->impl;
+    EM_TRY(em_model_check_plugins(config, name));
     EM_TRY(m->family->translate(m->config, m->name, weights, &m->form));
     note_unknown_keys(m);
     EM_TRY(build_layers(m));

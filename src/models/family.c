@@ -27,8 +27,10 @@ ember_status em_models_register(void)
 {
     static struct em_component component[sizeof em_families / sizeof em_families[0]];
     for (size_t i = 0; i < em_families_count; i++)
-        component[i] = (struct em_component){
-            EMBER_FAMILY, em_families[i]->name, em_families[i]->help, NULL, 0, em_families[i]};
+        component[i] = (struct em_component){.kind = EMBER_FAMILY,
+                                             .name = em_families[i]->name,
+                                             .help = em_families[i]->help,
+                                             .impl = em_families[i]};
     return em_registry_add(component, em_families_count);
 }
 

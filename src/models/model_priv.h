@@ -6,4 +6,10 @@
 ember_status em_model_name_tensors(struct em_model *m) EMBER_CHECKED;
 const ember_option *em_form_options(void);
 
+// Fails with EMBER_E_CONFIG when a config's record names a plug-in that is not loaded; another
+// version is a line.
+ember_status em_model_check_plugins(const json_t *config, const char *where) EMBER_CHECKED;
+// Writes the record into `config`, or takes an old one away.
+ember_status em_model_record_plugins(const struct em_model *m, json_t *config) EMBER_CHECKED;
+
 #endif

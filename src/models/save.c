@@ -5,6 +5,7 @@
 #include "base/io.h"
 #include "kernels/half.h"
 #include "models/model.h"
+#include "models/model_priv.h"
 
 static const char *dtype_text(enum em_st_dtype dtype)
 {
@@ -19,6 +20,7 @@ ember_status em_model_save_config(const struct em_model *m, const char *folder,
     ember_status status = EMBER_OK;
     if (!config || !path) status = em_fail(EMBER_E_NOMEM, "%s: out of memory", folder);
     if (status == EMBER_OK && m->family->complete) status = m->family->complete(config, m->form);
+    if (status == EMBER_OK) status = em_model_record_plugins(m, config);
     if (status == EMBER_OK && m->family->architecture)
         status =
             json_object_set_new(config, "architectures", json_pack("[s]", m->family->architecture))

@@ -33,6 +33,7 @@ void em_params_deinit(struct em_params *params)
 {
     em_free(params->param);
     em_free(params->moe);
+    em_free(params->plugin);
     *params = (struct em_params){0};
 }
 
@@ -106,6 +107,16 @@ static ember_status resolve(ember_kind kind, const ember_config *config, const c
     return em_registry_need(kind, json_string_value(type), where, component);
 }
 
+static ember_status note_plugin(struct em_params *params, const struct em_plugin *plugin)
+{
+    for (size_t i = 0; i < params->plugins; i++)
+        if (params->plugin[i] == plugin) return EMBER_OK;
+    EM_TRY(em_grow(&params->plugin, &params->plugins_capacity, params->plugins + 1,
+                   sizeof *params->plugin));
+    params->plugin[params->plugins++] = plugin;
+    return EMBER_OK;
+}
+
 static ember_status build_child(ember_build *build, const char *name, const char *where,
                                 ember_kind kind, const ember_config *config, size_t experts,
                                 ember_layer **child)
@@ -115,6 +126,7 @@ static ember_status build_child(ember_build *build, const char *name, const char
         em_arena_printf(build->arena, "%s%s%s", build->path, *build->path ? "." : "", name);
     if (!path) return EMBER_E_NOMEM;
     EM_TRY(resolve(kind, config, where, &component));
+    if (component->plugin) EM_TRY(note_plugin(build->params, component->plugin));
     const ember_layer_type *type = component->impl;
     if ((type->flags & EMBER_NOT_CAUSAL) && !build->allow_not_causal)
         return em_fail(EMBER_E_CONFIG,

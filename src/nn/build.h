@@ -28,6 +28,8 @@ struct em_params {
     size_t count, capacity;
     struct em_moe_record *moe;
     size_t moe_count, moe_capacity;
+    const struct em_plugin **plugin; // whose components the model has, each once
+    size_t plugins, plugins_capacity;
 };
 
 struct ember_build {
@@ -48,6 +50,13 @@ struct ember_build {
 
 // Registers the layer types of this room. Once.
 ember_status em_nn_register(void) EMBER_CHECKED;
+
+// A layer type as registry entry; `plugin` NULL: built in.
+struct em_component em_layer_component(const ember_layer_type *type,
+                                       const struct em_plugin *plugin);
+// Fails with EMBER_E_CONFIG "where: ..." unless the descriptor is whole and its options are, so
+// that nothing that uses it later has to ask.
+ember_status em_layer_type_check(const ember_layer_type *type, const char *where) EMBER_CHECKED;
 
 // Builds a component at the path `build->path.name`, named `where` in messages.
 ember_status em_build_at(struct ember_build *build, const char *name, const char *where,

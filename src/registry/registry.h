@@ -7,27 +7,36 @@
 #include "base/buf.h"
 #include "base/json.h"
 
+// Where components come from that are not built in.
+struct em_plugin {
+    const char *name, *version;
+};
+
 // A component as the registry sees it: layers are made from their ember_layer_type, others name
 // their options and carry a descriptor of their own kind.
 struct em_component {
     ember_kind kind;
     const char *name;
     const char *help;
-    const ember_option *options; // NULL: none
-    size_t size;                 // of the options' struct
-    const void *impl;            // ember_layer_type, em_family, em_optimizer, ...
+    const ember_option *options;    // NULL: none
+    size_t size;                    // of the options' struct
+    const void *impl;               // ember_layer_type, em_family, em_optimizer, ...
+    const struct em_plugin *plugin; // NULL: built in
 };
 
-// Registers a table (of n entries, static storage). Twice the same (kind, name) is EMBER_E_STATE.
-// Not thread safe: the library registers its rooms' tables once at start, plug-ins before models.
+// Registers a table (of n entries, static storage), all of it or nothing. Twice the same (kind,
+// name) is EMBER_E_STATE. One thread at a time; others may look things up meanwhile.
 ember_status em_registry_add(const struct em_component *table, size_t n) EMBER_CHECKED;
 
 // NULL when there is none. em_registry_at walks all, in registration order, NULL past the end.
 const struct em_component *em_registry_find(ember_kind kind, const char *name);
 const struct em_component *em_registry_at(size_t i);
 
-// As find, but fails with EMBER_E_CONFIG "where: no KIND is called "x"; did you mean "y"? (have: a,
-// b, c)".
+// The plug-in of that name among those that components were registered from; NULL: none.
+const struct em_plugin *em_registry_plugin(const char *name);
+
+// As find, but fails with EMBER_E_CONFIG "where: no KIND is called "x"; did you mean "y"? (there
+// are: a, b, c)", with a word on plug-ins for the kinds that they bring.
 ember_status em_registry_need(ember_kind kind, const char *name, const char *where,
                               const struct em_component **component) EMBER_CHECKED;
 
@@ -42,6 +51,14 @@ ember_status em_options_read(const ember_option *options, const json_t *object, 
 // The reverse: every option with its value, as a JSON object; owned by the caller.
 ember_status em_options_write(const ember_option *options, const void *in,
                               json_t **object) EMBER_CHECKED;
+
+// Fails with EMBER_E_CONFIG "where: option ..." unless every line of the table has a name, help, a
+// sensible range with the default inside, and a field of its own within the struct of `size` bytes,
+// past its first `head` ones. For tables from elsewhere: nothing else may look at them before.
+ember_status em_options_check(const ember_option *options, size_t head, size_t size,
+                              const char *where) EMBER_CHECKED;
+// Whether it can be a component's, an option's or a plug-in's name: [a-z][a-z0-9_]*, not too long.
+bool em_name_is_plain(const char *name);
 
 // A line "name  type  default  range  help" per option, for `ember registry NAME` and the docs.
 ember_status em_options_describe(const ember_option *options, struct em_buf *out) EMBER_CHECKED;

@@ -34,12 +34,12 @@ ember_status em_train_register(void)
     for (size_t i = 0; i < OPTIMIZERS; i++) {
         const struct em_optimizer *o = optimizers[i];
         component[i] =
-            (struct em_component){EMBER_OPTIMIZER, o->name, o->help, o->options, o->size, o};
+            (struct em_component){EMBER_OPTIMIZER, o->name, o->help, o->options, o->size, o, NULL};
     }
     for (size_t i = 0; i < SCHEDULES; i++) {
         const struct em_schedule *s = schedules[i];
         component[OPTIMIZERS + i] =
-            (struct em_component){EMBER_SCHEDULE, s->name, s->help, s->options, s->size, s};
+            (struct em_component){EMBER_SCHEDULE, s->name, s->help, s->options, s->size, s, NULL};
     }
     return em_registry_add(component, OPTIMIZERS + SCHEDULES);
 }

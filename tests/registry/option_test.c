@@ -1,12 +1,12 @@
 // Option tables: what fits is read, what does not is refused with its place and range, and every
 // registered table holds together.
-#include <float.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
-#include "registry/registry.h"
+#include "nn/build.h"
 #include "support/check.h"
 
 #include <ember/runtime.h>
@@ -146,48 +146,16 @@ static void a_nul_ends_no_text(void **state)
     json_decref(json);
 }
 
-static size_t choices_of(const char *text)
+// What em_options_check() cannot know: the default component exists.
+static void check_default(const struct em_component *c, const ember_option *o)
 {
-    size_t n = 1;
-    for (; *text; text++)
-        n += *text == '|';
-    return n;
-}
-
-static void check_option(const struct em_component *c, const ember_option *o)
-{
-    const char *name = c->name;
-    if (!o->help || !*o->help) fail_msg("%s.%s has no help", name, o->name);
-    if (c->size && o->offset >= c->size) fail_msg("%s.%s is outside its struct", name, o->name);
     const struct em_component *found;
     json_t *value;
-    switch (o->type) {
-    case EMBER_OPTION_SIZE:
-        // Sizes pass through doubles, which hold integers up to 2^53.
-        if (o->min < 0 || o->max > 9007199254740992.0 || o->preset != floor(o->preset))
-            fail_msg("%s.%s is no size", name, o->name);
-        // fall through
-    case EMBER_OPTION_DOUBLE:
-    case EMBER_OPTION_FLOAT:
-        if (!(o->preset >= o->min && o->preset <= o->max))
-            fail_msg("%s.%s: the default is outside the range", name, o->name);
-        if (o->type == EMBER_OPTION_FLOAT && !(o->max <= FLT_MAX && o->min >= -FLT_MAX))
-            fail_msg("%s.%s: the range is wider than a float", name, o->name);
-        break;
-    case EMBER_OPTION_ENUM:
-        if (o->preset < 0 || o->preset != floor(o->preset) ||
-            (size_t)o->preset >= choices_of(o->text))
-            fail_msg("%s.%s: the default is no choice", name, o->name);
-        break;
-    case EMBER_OPTION_COMPONENT:
-        if (!o->text) break;
-        CHECK_OK(em_json_parse("default", o->text, strlen(o->text), 0, &value));
-        CHECK_OK(em_registry_need((ember_kind)o->kind,
-                                  json_string_value(json_object_get(value, "type")), name, &found));
-        json_decref(value);
-        break;
-    default: break;
-    }
+    if (o->type != EMBER_OPTION_COMPONENT || !o->text) return;
+    CHECK_OK(em_json_parse("default", o->text, strlen(o->text), 0, &value));
+    CHECK_OK(em_registry_need((ember_kind)o->kind,
+                              json_string_value(json_object_get(value, "type")), c->name, &found));
+    json_decref(value);
 }
 
 static void every_registered_table_holds_together(void **state)
@@ -198,15 +166,78 @@ static void every_registered_table_holds_together(void **state)
     CHECK_OK(ember_start());
     for (size_t i = 0; (c = em_registry_at(i)); i++) {
         if (!c->help || !*c->help) fail_msg("%s has no help", c->name);
-        for (const ember_option *o = c->options; o && o->name; o++) {
-            check_option(c, o);
-            for (const ember_option *other = c->options; other != o; other++)
-                if (strcmp(other->name, o->name) == 0)
-                    fail_msg("%s.%s is there twice", c->name, o->name);
-        }
+        const bool layer = c->kind <= EMBER_BLOCK;
+        CHECK_OK(em_options_check(c->options, layer ? sizeof(ember_layer) : 0, c->size, c->name));
+        if (layer) CHECK_OK(em_layer_type_check(c->impl, "built in"));
+        for (const ember_option *o = c->options; o && o->name; o++)
+            check_default(c, o);
         tables += c->options && c->options->name;
     }
     assert_true(tables >= 10);
+}
+
+static void a_table_that_does_not_hold_together_is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        ember_option option;
+        const char *message;
+    } cases[] = {
+        {EMBER_OPT_SIZE(struct sample, size, 3, 4, 9, "help"),
+         "t.size has the default 3, and the range 4 to 9"},
+        {EMBER_OPT_SIZE(struct sample, size, 3, 9, 1, "help"), "t.size has the range 9 to 1"},
+        {EMBER_OPT_SIZE(struct sample, size, 3, -1, 9, "help"), "t.size has the range -1 to 9"},
+        {EMBER_OPT_SIZE(struct sample, size, 3, 1, 1e16, "help"),
+         "t.size has the range 1 to 1e+16"},
+        {EMBER_OPT_SIZE(struct sample, size, 1.5, 1, 9, "help"), "t.size has the default 1.5"},
+        {EMBER_OPT_FLOAT(struct sample, real, NAN, 0, 1, "help"), "t.real has the default nan"},
+        {EMBER_OPT_FLOAT(struct sample, real, 0, -1e39, 1, "help"), "t.real has the range -1e+39"},
+        {EMBER_OPT_DOUBLE(struct sample, exact, 0, 0, NAN, "help"),
+         "t.exact has the range 0 to nan"},
+        {EMBER_OPT_ENUM(struct sample, choice, 2, "red|green", "help"),
+         "t.choice has the default 2 of 2 choices"},
+        {EMBER_OPT_ENUM(struct sample, choice, 0, "red||green", "help"),
+         "choice 1 of \"red||green\" has no name"},
+        {EMBER_OPT_ENUM(struct sample, choice, 0, NULL, "help"), "t.choice has no choices"},
+        {EMBER_OPT_BOOL(struct sample, flag, true, NULL), "t.flag has no help of one line"},
+        {EMBER_OPT_BOOL(struct sample, flag, true, "two\nlines"), "t.flag has no help of one line"},
+        {EMBER_OPT_COMPONENT(struct sample, norm, EMBER_KINDS, NULL, "help"), "of no kind (13)"},
+        {EMBER_OPT_COMPONENT(struct sample, norm, EMBER_NORM, "{\"type\"", "help"), "t.norm: "},
+        {{.name = "Size", .type = EMBER_OPTION_SIZE, .help = "help"}, "\"Size\" cannot be"},
+        {{.name = "type", .type = EMBER_OPTION_SIZE, .help = "help"}, "\"type\" cannot be"},
+        {{.name = "size", .type = (ember_option_type)99, .help = "help"}, "t.size has the type 99"},
+        {{.name = "size",
+          .type = EMBER_OPTION_SIZE,
+          .offset = sizeof(struct sample),
+          .help = "help"},
+         "t.size lies at"},
+        {{.name = "size", .type = EMBER_OPTION_SIZE, .offset = SIZE_MAX - 7, .help = "help"},
+         "t.size lies at"},
+        {{.name = "size", .type = EMBER_OPTION_SIZE, .offset = 3, .max = 1, .help = "help"},
+         "t.size lies at 3"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const ember_option one[] = {cases[i].option, {0}};
+        CHECK_FAILS(em_options_check(one, 0, sizeof(struct sample), "t"),
+                    cases[i].option.type == EMBER_OPTION_COMPONENT && cases[i].option.text
+                        ? EMBER_E_FORMAT
+                        : EMBER_E_CONFIG,
+                    cases[i].message);
+    }
+    const ember_option twice[] = {table[0], table[1], table[0], {0}};
+    CHECK_FAILS(em_options_check(twice, 0, sizeof(struct sample), "t"), EMBER_E_CONFIG,
+                "t.size is there twice");
+    CHECK_FAILS(em_options_check(table, 9, sizeof(struct sample), "t"), EMBER_E_CONFIG,
+                "t.size lies at 0, outside the component's 9 to");
+    ember_option endless[80];
+    char name[80][8];
+    for (size_t i = 0; i < 80; i++) {
+        endless[i] = table[0];
+        snprintf(name[i], sizeof name[i], "o%zu", i);
+        endless[i].name = name[i];
+    }
+    CHECK_FAILS(em_options_check(endless, 0, sizeof(struct sample), "t"), EMBER_E_CONFIG,
+                "does not end with {0}");
 }
 
 static void *read_defaults(void *arg)
@@ -245,6 +276,7 @@ int main(void)
         cmocka_unit_test(what_does_not_fit_is_refused),
         cmocka_unit_test(a_nul_ends_no_text),
         cmocka_unit_test(every_registered_table_holds_together),
+        cmocka_unit_test(a_table_that_does_not_hold_together_is_refused),
     };
     return cmocka_run_group_tests_name("registry/option", tests, NULL, NULL);
 }
