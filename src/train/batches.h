@@ -16,18 +16,6 @@ struct em_batches {
     uint64_t slices;   // steps that there are batches for; 0: as many as wanted
 };
 
-// The tokenizer of a run, and whether it was trained here. NULL: the data are ids and there is
-// none. `folder`: of the model or the state, NULL for a new model; `vocabulary`: what the model's
-// config asks for, 0: nothing.
-struct em_tokenizer_choice {
-    struct em_tokenizer *tokenizer; // owned
-    const char *from;               // the folder or file whose files are taken as they are, or NULL
-    bool trained;
-};
-ember_status em_choose_tokenizer(const struct em_recipe *recipe, const char *folder,
-                                 size_t vocabulary, struct em_pool *pool,
-                                 struct em_tokenizer_choice *out) EMBER_CHECKED;
-
 // Fills *b where it stays: it must not be moved. `cache`: folder for tokenised text, NULL: kept in
 // memory. The recipe and the tokenizer are borrowed.
 ember_status em_batches_open(const struct em_recipe *recipe, const struct em_tokenizer *tokenizer,

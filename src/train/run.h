@@ -4,6 +4,7 @@
 
 #include "train/evaluate.h"
 #include "train/run_log.h"
+#include "train/tokenizer_choice.h"
 #include "train/trainer.h"
 
 // How far a run is; a training state holds it.
