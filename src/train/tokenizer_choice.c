@@ -6,6 +6,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "data/files.h"
+#include "formats/hash.h"
 #include "text/bpe_train.h"
 
 // All documents of all sources, one after the other.

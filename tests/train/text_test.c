@@ -4,6 +4,7 @@
 
 #include "models/model.h"
 #include "train/batches.h"
+#include "train/tokenizer_choice.h"
 
 static const char *dir, *first, *second;
 
