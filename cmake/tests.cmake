@@ -65,5 +65,6 @@ ember_tool_test(rooms-refuses ${CMAKE_SOURCE_DIR}/tests/tools/check_rooms_test.s
 ember_tool_test(setup ${CMAKE_SOURCE_DIR}/tests/tools/setup_test.sh ${CMAKE_SOURCE_DIR}/tools/setup.sh ${CMAKE_BINARY_DIR}/scratch/setup)
 ember_tool_test(headers ${CMAKE_SOURCE_DIR}/tools/check_headers.sh ${CMAKE_SOURCE_DIR}/include ${CMAKE_C_COMPILER} ${cxx})
 if(NOT EMBER_SANITIZE)
+  ember_tool_test(documents ${CMAKE_SOURCE_DIR}/tests/tools/documents_test.sh ${CMAKE_SOURCE_DIR} $<TARGET_FILE:ember_cli> ${CMAKE_BINARY_DIR}/scratch/documents)
   ember_tool_test(symbols ${CMAKE_SOURCE_DIR}/tools/check_symbols.sh $<TARGET_FILE:ember>)
 endif()
