@@ -24,6 +24,8 @@ static void print_help(FILE *to)
 
 int main(int argc, char **argv)
 {
+    // Nobody else here uses jansson: what its values take is counted with the rest.
+    if (ember_use_allocator(&(ember_allocator){.json = true}) != EMBER_OK) return EXIT_FAILED;
     if (argc < 2) {
         print_help(stderr);
         return EXIT_USAGE;

@@ -7,7 +7,7 @@ target_compile_options(ember_warnings INTERFACE
   $<$<BOOL:${EMBER_WERROR}>:-Werror>)
 
 add_library(ember_flags INTERFACE)
-target_compile_definitions(ember_flags INTERFACE _GNU_SOURCE EMBER_VERSION="${PROJECT_VERSION}")
+target_compile_definitions(ember_flags INTERFACE _GNU_SOURCE)
 target_compile_options(ember_flags INTERFACE -ffp-contract=off -fno-math-errno)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64" AND CMAKE_C_COMPILER_ID STREQUAL GNU AND CMAKE_C_COMPILER_VERSION VERSION_LESS 13)
   # GCC 12 for aarch64 crashes at -O3 on loops like m = fmax(m, (double)x[i]); the vectoriser of -O2 does not.

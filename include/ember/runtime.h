@@ -3,16 +3,15 @@
 #define EMBER_RUNTIME_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <ember/status.h>
+#include <ember/version.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/** The version as text, "0.1.0"; static. */
-EMBER_API const char *ember_version(void);
 
 typedef enum ember_backend {
     EMBER_BACKEND_DEFAULT, /**< the fastest that this build has */
@@ -27,7 +26,7 @@ typedef enum ember_compute {
     EMBER_COMPUTE_BF16
 } ember_compute;
 
-/** Start from {0}. */
+/** How a call runs. Start from {0}. */
 typedef struct ember_runtime {
     unsigned threads; /**< 0: what affinity and cgroup quota allow */
     ember_backend backend;
@@ -37,18 +36,75 @@ typedef struct ember_runtime {
 
 /**
  * Registers the built-in components. Every other call does it when needed; call it first to learn
- * of a failure (EMBER_E_NOMEM), or of a bad EMBER_ISA (EMBER_E_USAGE).
+ * of a failure (EMBER_E_NOMEM), or of a bad EMBER_ISA (EMBER_E_USAGE). Threads: any, at any time;
+ * the first call does it for all.
  */
 EMBER_API EMBER_CHECKED ember_status ember_start(void);
 
-/** Only warnings and errors are written to stderr. */
+/* ---- Hooks: for the whole process, to be set before the threads that use Ember ---- */
+
+/** Only warnings and errors are logged. Threads: any, at any time; for all of them. */
 EMBER_API void ember_quiet(bool quiet);
 
-/** Asks a long call (training, generation) to stop soon, with everything saved. Safe in a signal
- * handler. */
+/** How much a line matters. Values are pinned. */
+typedef enum ember_log_level {
+    EMBER_LOG_DEBUG = 0,
+    EMBER_LOG_NOTE = 1, /**< progress and facts; ember_quiet() leaves them out */
+    EMBER_LOG_WARN = 2  /**< something that the caller will want to know */
+} ember_log_level;
+
+/**
+ * Gives every line that Ember would write to stderr to `sink` instead: no line has a newline or a
+ * control character, and progress is a line every ten seconds. Errors are not logged: calls return
+ * them.
+ *
+ * Threads: any, at any time, for all of them. Calls of `sink` come from any thread, one at a time;
+ * when ember_log_to() returns, the sink before it is not running and will not be called. A sink
+ * must not call Ember.
+ *
+ * @param sink     NULL: stderr.
+ * @param context  handed to it.
+ */
+EMBER_API void ember_log_to(void (*sink)(void *context, ember_log_level level, const char *line),
+                            void *context);
+
+/** Where memory comes from. Start from {0}. */
+typedef struct ember_allocator {
+    /** At least `bytes` bytes with any alignment, or NULL; from any thread. NULL: the C library's,
+     * for both. */
+    void *(*alloc)(void *context, size_t bytes);
+    void (*free)(void *context, void *p); /**< never gets NULL */
+    void *context;
+    /**
+     * JSON values too. They are jansson's, whose allocator belongs to the process; this sets it.
+     * Only for programs that hold no jansson value now and do not choose jansson's allocator
+     * themselves. Without it Ember never touches jansson's allocator.
+     */
+    bool json;
+} ember_allocator;
+
+/**
+ * Every later allocation of Ember's comes from `allocator`: models, their weights and the memory
+ * of a pass too. Not from it: the stacks of threads, mapped files, what the C library takes for
+ * itself, and JSON values unless asked for. When alloc gives NULL, the call that needed memory
+ * returns EMBER_E_NOMEM and loses nothing.
+ *
+ * Threads: before any other call of Ember's, on one thread. The functions are called from any.
+ *
+ * @param allocator  copied. NULL: the C library's.
+ * @retval EMBER_E_STATE  Ember holds memory already.
+ * @retval EMBER_E_USAGE  one of alloc and free is missing.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_use_allocator(const ember_allocator *allocator);
+
+/**
+ * Asks the long calls (training, generation) that run now to stop soon, with everything saved.
+ * Threads: any, at any time, and safe in a signal handler; for the whole process.
+ */
 EMBER_API void ember_interrupt(void);
 
-/** Frees what a call gave to its caller, where its description says so; NULL is fine. */
+/** Frees what a call gave to its caller, where its description says so; NULL is fine. Threads: any.
+ */
 EMBER_API void ember_free(void *p);
 
 #ifdef __cplusplus

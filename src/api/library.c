@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/cpu.h"
 #include "base/interrupt.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "infer/sampler.h"
 #include "kernels/gemm.h"
@@ -41,6 +42,33 @@ ember_status ember_start(void)
 const char *ember_version(void)
 {
     return EMBER_VERSION;
+}
+
+int ember_abi(void)
+{
+    return EMBER_ABI;
+}
+
+void ember_log_to(void (*sink)(void *context, ember_log_level level, const char *line),
+                  void *context)
+{
+    em_log_to(sink, context);
+}
+
+ember_status ember_use_allocator(const ember_allocator *allocator)
+{
+    static const ember_allocator system;
+    if (!allocator) allocator = &system;
+    if (!allocator->alloc != !allocator->free)
+        return em_fail(EMBER_E_USAGE, "an allocator needs both alloc and free, or neither");
+    if (em_alloc_live())
+        return em_fail(
+            EMBER_E_STATE,
+            "the allocator has to be chosen before Ember's first call: %zu bytes are held",
+            em_alloc_live());
+    em_alloc_use(&(struct em_allocator){allocator->alloc, allocator->free, allocator->context});
+    if (allocator->json) em_json_use_seam();
+    return EMBER_OK;
 }
 
 void ember_quiet(bool quiet)

@@ -220,6 +220,11 @@ static size_t page_round(size_t bytes)
 
 void *em_block_alloc(size_t bytes)
 {
+    if (use_embedder) {
+        void *block = em_alloc_aligned(bytes);
+        if (block) memset(block, 0, bytes);
+        return block;
+    }
     char *p = MAP_FAILED;
     size_t mapped = 0;
     const bool fits = bytes <= PTRDIFF_MAX - 2 * HUGE_PAGE;
@@ -245,6 +250,10 @@ void *em_block_alloc(size_t bytes)
 void em_block_free(void *p, size_t bytes)
 {
     if (!p) return;
+    if (use_embedder) {
+        em_free(p);
+        return;
+    }
     const int failed = munmap(p, page_round(bytes));
     assert(!failed);
     (void)failed;

@@ -1,5 +1,6 @@
-// The allocation seam: every heap byte of Ember (and of jansson) comes from here, so that a test
-// can make the n-th allocation fail and embedders can bring their own allocator.
+// The allocation seam: every heap byte of Ember comes from here, so that a test can make the n-th
+// allocation fail and embedders can bring their own allocator. jansson's bytes do after
+// em_json_use_seam().
 #ifndef EM_BASE_ALLOC_H
 #define EM_BASE_ALLOC_H
 
@@ -43,8 +44,8 @@ ember_status em_grow(void *array_pointer, size_t *capacity, size_t need,
 void em_alloc_fail_at(size_t n, size_t every);
 size_t em_alloc_count(void);
 
-// The embedder's allocator; NULL: the C library's. To be set before the first allocation.
-// Blocks of em_block_alloc stay pages of the system's.
+// The embedder's allocator; NULL: the C library's. To be set while no block is held. Blocks of
+// em_block_alloc come from it too, aligned as those of em_alloc_aligned.
 struct em_allocator {
     void *(*alloc)(void *context, size_t bytes);
     void (*free)(void *context, void *p);

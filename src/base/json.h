@@ -1,6 +1,6 @@
-// JSON by jansson, with what configs and recipes need on top: // and /* */ comments and trailing
-// commas (blanked in place, so that line and column stay true), duplicate keys refused, depth
-// limited, and errors as "file:line:column: message".
+// JSON: values are jansson's, the text is read and written here, with what configs and recipes need
+// (// and /* */ comments, trailing commas), duplicate keys refused, depth limited, and errors as
+// "file:line:column: message".
 #ifndef EM_BASE_JSON_H
 #define EM_BASE_JSON_H
 
@@ -39,6 +39,11 @@ ember_status em_json_get_bool(const json_t *object, const char *where, const cha
                               bool *out) EMBER_CHECKED;
 ember_status em_json_get_string(const json_t *object, const char *where, const char *key,
                                 const char **out) EMBER_CHECKED; // borrowed
+
+// jansson's allocator is the process's: a program that embeds Ember may use jansson too, and may
+// have chosen one. Ember leaves it alone unless this is called, before there is any value; then
+// values come from em_alloc. Either way nothing is lost silently when memory ends.
+void em_json_use_seam(void);
 
 // The name in `names` nearest to `word` (edit distance, at most a third of its length), or NULL.
 const char *em_did_you_mean(const char *word, const char *const *names, size_t count);

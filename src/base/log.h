@@ -5,9 +5,13 @@
 
 #include <stdbool.h>
 
-#include <ember/status.h>
+#include <ember/runtime.h>
 
-enum em_log_level { EM_LOG_DEBUG, EM_LOG_NOTE, EM_LOG_WARN };
+// Levels are the public ones.
+#define em_log_level ember_log_level
+#define EM_LOG_DEBUG EMBER_LOG_DEBUG
+#define EM_LOG_NOTE EMBER_LOG_NOTE
+#define EM_LOG_WARN EMBER_LOG_WARN
 
 // One line (a newline is added). Below the threshold nothing is formatted.
 void em_log(enum em_log_level level, const char *format, ...) EMBER_PRINTF(2, 3);
@@ -21,7 +25,8 @@ void em_progress(bool done, const char *format, ...) EMBER_PRINTF(2, 3);
 void em_progress_every(double seconds); // default 10
 
 void em_log_threshold(enum em_log_level level); // default NOTE; --quiet sets WARN
+// NULL: stderr. The sink is called under the log's lock: it must not log.
 void em_log_to(void (*sink)(void *context, enum em_log_level level, const char *line),
-               void *context); // NULL: stderr
+               void *context);
 
 #endif

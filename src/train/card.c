@@ -1,4 +1,5 @@
 // README.md of a trained folder: the model's card.
+#include <ember/version.h>
 #include <math.h>
 #include <string.h>
 

@@ -116,7 +116,7 @@ static void hostile_texts_are_refused(void **state)
     (void)state;
     refuse("{\"a\": 1, \"a\": 2}", 0, "duplicate object key");
     refuse("[1] x", 0, "end of file expected");
-    refuse("[\"\xff\xfe\"]", 0, "dir/x.json:1:2: unable to decode byte 0xff");
+    refuse("[\"\xff\xfe\"]", 0, "dir/x.json:1:3: unable to decode byte 0xff");
     refuse("[\"\xed\xa0\x80\"]", 0, "unable to decode byte 0xed"); // half a surrogate pair
     refuse("[1e999]", 0, "overflow");
     refuse("[99999999999999999999]", 0, "too big");
