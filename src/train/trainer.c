@@ -221,6 +221,7 @@ static ember_status run(struct em_training *t, struct em_train_result *result)
     EM_TRY(em_forecast_time(t));
     EM_TRY(em_forecast_disk(t));
     EM_TRY(tell_forecast(t, result));
+    t->started = em_clock_seconds();
     if (t->job->dry_run) return EMBER_OK;
     if (t->run.state) EM_TRY(em_run_load(t));
     EM_TRY(em_run_begin_folder(t));
