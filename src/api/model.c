@@ -14,8 +14,13 @@ static ember_status open_tokenizer(ember_model *model, const char *path)
 {
     char *file = em_path_join(path, "tokenizer.json");
     if (!file) return EMBER_E_NOMEM;
-    ember_status status = EMBER_OK;
-    if (!em_path_exists(file)) {
+    enum em_path_kind kind = EM_PATH_ABSENT;
+    ember_status status = em_path_probe(file, &kind);
+    if (status != EMBER_OK) {
+        em_free(file);
+        return status;
+    }
+    if (kind == EM_PATH_ABSENT) {
         model->tokenizer_status = EMBER_E_STATE;
         model->tokenizer_problem =
             em_asprintf("%s: there is no tokenizer.json, so the model reads ids, not text", path);

@@ -64,7 +64,8 @@ static ember_status mode_for(const char *path, mode_t *mode)
 {
     struct stat s;
     *mode = 0666;
-    if (em_io()->stat(path, &s) != 0) return EMBER_OK;
+    if (em_io()->stat(path, &s) != 0)
+        return errno == ENOENT ? EMBER_OK : em_fail_errno(path, "cannot stat");
     if (S_ISDIR(s.st_mode))
         return em_fail(EMBER_E_IO, "%s: expected a file, found a directory", path);
     if (!S_ISREG(s.st_mode))

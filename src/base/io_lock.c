@@ -36,6 +36,15 @@ static ember_status in_use(const char *path, const char *name)
                    *line ? ": " : "", line, name);
 }
 
+static int take(int fd)
+{
+    int failed;
+    do
+        failed = em_io()->flock(fd, LOCK_EX | LOCK_NB);
+    while (failed && errno == EINTR);
+    return failed;
+}
+
 ember_status em_lock_directory(const char *path, int *fd)
 {
     char *name = em_path_join(path, ".lock");
@@ -44,7 +53,7 @@ ember_status em_lock_directory(const char *path, int *fd)
     const int opened = em_io_open(name, O_RDWR | O_CREAT, 0666);
     if (opened < 0) {
         status = em_fail_errno(name, "cannot open the lock");
-    } else if (flock(opened, LOCK_EX | LOCK_NB) != 0) {
+    } else if (take(opened) != 0) {
         status = errno == EWOULDBLOCK ? in_use(path, name) : em_fail_errno(name, "cannot lock");
         (void)em_io()->close(opened);
     } else {

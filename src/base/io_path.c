@@ -23,6 +23,29 @@ char *em_path_join(const char *a, const char *b)
     return em_asprintf("%s%s%s", a, n == 0 || a[n - 1] == '/' ? "" : "/", b);
 }
 
+ember_status em_path_probe(const char *path, enum em_path_kind *kind)
+{
+    struct stat s;
+    if (em_io()->stat(path, &s) == 0)
+        *kind = S_ISREG(s.st_mode)   ? EM_PATH_FILE
+                : S_ISDIR(s.st_mode) ? EM_PATH_DIRECTORY
+                                     : EM_PATH_OTHER;
+    else if (errno == ENOENT || errno == ENOTDIR)
+        *kind = EM_PATH_ABSENT;
+    else
+        return em_fail_errno(path, "cannot stat");
+    return EMBER_OK;
+}
+
+ember_status em_path_probe_in(const char *directory, const char *name, enum em_path_kind *kind)
+{
+    char *path = em_path_join(directory, name);
+    if (!path) return EMBER_E_NOMEM;
+    const ember_status status = em_path_probe(path, kind);
+    em_free(path);
+    return status;
+}
+
 bool em_path_exists(const char *path)
 {
     struct stat s;
@@ -107,7 +130,7 @@ static ember_status read_names(DIR *directory, const char *path, char ***names, 
     size_t capacity = 0;
     for (;;) {
         errno = 0;
-        const struct dirent *entry = readdir(directory);
+        const struct dirent *entry = em_io()->readdir(directory);
         if (!entry) return errno ? em_fail_errno(path, "cannot read the directory") : EMBER_OK;
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
         EM_TRY(em_grow(names, &capacity, *count + 1, sizeof **names));
@@ -121,7 +144,7 @@ static ember_status list(const char *path, int flags, char ***names, size_t *cou
 {
     const int fd = em_io_open(path, O_RDONLY | O_DIRECTORY | flags, 0);
     if (fd < 0) return em_fail_errno(path, "cannot open the directory");
-    DIR *directory = fdopendir(fd);
+    DIR *directory = em_io()->fdopendir(fd);
     if (!directory) {
         const ember_status status = em_fail_errno(path, "cannot read the directory");
         (void)em_io()->close(fd);
@@ -130,7 +153,7 @@ static ember_status list(const char *path, int flags, char ***names, size_t *cou
     char **found = NULL;
     size_t n = 0;
     const ember_status status = read_names(directory, path, &found, &n);
-    (void)closedir(directory);
+    (void)em_io()->closedir(directory);
     if (status != EMBER_OK) {
         em_names_free(found, n);
         return status;

@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -32,6 +33,10 @@ static const struct em_io system_io = {
     .munmap = munmap,
     .ftruncate = ftruncate,
     .statvfs = statvfs,
+    .fdopendir = fdopendir,
+    .readdir = readdir,
+    .closedir = closedir,
+    .flock = flock,
 };
 static const struct em_io *current = &system_io;
 

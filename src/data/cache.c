@@ -249,11 +249,11 @@ static ember_status open_at(const struct em_cache_request *r, const char *path, 
                             struct em_cache *out)
 {
     const size_t vocabulary = em_tokenizer_size(r->tokenizer);
-    bool exists;
+    enum em_path_kind kind;
     void *unused;
     size_t size;
-    EM_TRY(em_file_probe(path, &exists));
-    if (exists) {
+    EM_TRY(em_path_probe(path, &kind));
+    if (kind) {
         const ember_status status = open_file(path, key, vocabulary, out);
         if (status != EMBER_E_FORMAT) return status;
         em_note("%s; it is made anew", ember_last_error());

@@ -126,13 +126,15 @@ static ember_status open_cache(const struct em_source *source, const struct em_d
                                struct em_domain *d)
 {
     struct em_file_list files = {0};
+    enum em_path_kind kind = EM_PATH_ABSENT;
     ember_status status = em_files_expand(source->path, &files);
+    if (status == EMBER_OK) status = em_path_probe(source->path, &kind);
     if (status == EMBER_OK) {
         const struct em_cache_request request = {
             .name = d->name,
             .paths = files.paths,
             .path_count = files.count,
-            .strict = files.count == 1 && !em_path_is_directory(source->path),
+            .strict = files.count == 1 && kind != EM_PATH_DIRECTORY,
             .options = source->options,
             .tokenizer = o->tokenizer,
             .no_eos = o->no_eos,

@@ -12,25 +12,18 @@ enum { PIECE = 1 << 20 };
 
 ember_status em_file_probe(const char *path, bool *exists)
 {
-    struct stat s;
-    if (em_io()->stat(path, &s) == 0) {
-        *exists = true;
-        return EMBER_OK;
-    }
-    if (errno != ENOENT && errno != ENOTDIR) return em_fail_errno(path, "cannot stat");
-    *exists = false;
+    enum em_path_kind kind;
+    EM_TRY(em_path_probe(path, &kind));
+    *exists = kind != EM_PATH_ABSENT;
     return EMBER_OK;
 }
 
 ember_status em_folder_probe(const char *folder, const char *name, bool *exists)
 {
-    *exists = false;
-    if (!folder) return EMBER_OK;
-    char *path = em_path_join(folder, name);
-    if (!path) return EMBER_E_NOMEM;
-    const ember_status status = em_file_probe(path, exists);
-    em_free(path);
-    return status;
+    enum em_path_kind kind = EM_PATH_ABSENT;
+    if (folder) EM_TRY(em_path_probe_in(folder, name, &kind));
+    *exists = kind != EM_PATH_ABSENT;
+    return EMBER_OK;
 }
 
 uint64_t em_hash_bytes(const void *p, size_t n)

@@ -38,11 +38,12 @@ static ember_status scan_one(struct em_manifest *m, const char *folder, const ch
 {
     char *path = em_path_join(folder, name);
     if (!path) return EMBER_E_NOMEM;
-    ember_status status;
+    enum em_path_kind kind = EM_PATH_ABSENT;
     struct em_file_hash hash;
-    if (strcmp(name, EM_MANIFEST_NAME) == 0)
-        status = EMBER_OK;
-    else if (em_path_is_directory(path))
+    ember_status status = em_path_probe(path, &kind);
+    if (status != EMBER_OK || strcmp(name, EM_MANIFEST_NAME) == 0)
+        ;
+    else if (kind == EM_PATH_DIRECTORY)
         status = scan(m, folder, name, depth + 1);
     else {
         status = em_hash_file(path, true, &hash);
@@ -232,11 +233,11 @@ ember_status em_manifest_read(const char *folder, struct em_manifest *out)
     if (!path) return EMBER_E_NOMEM;
     struct em_buf text;
     em_buf_init(&text, 0);
-    bool exists = false;
-    ember_status status = em_file_probe(path, &exists);
+    enum em_path_kind kind = EM_PATH_ABSENT;
+    ember_status status = em_path_probe(path, &kind);
     if (status == EMBER_OK)
-        status = exists ? em_read_file(path, MANIFEST_LIMIT, &text)
-                        : em_fail(EMBER_E_FORMAT, "%s: missing", path);
+        status = kind ? em_read_file(path, MANIFEST_LIMIT, &text)
+                      : em_fail(EMBER_E_FORMAT, "%s: missing", path);
     if (status == EMBER_OK)
         status = em_manifest_parse(path, text.data ? text.data : "", text.size, out);
     em_buf_deinit(&text);

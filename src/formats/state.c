@@ -82,10 +82,10 @@ static ember_status discard(const char *folder)
 // stays until the new one is in place.
 static ember_status make_way(const struct em_state_writer *w)
 {
-    bool exists;
+    enum em_path_kind kind;
     uint64_t step;
-    EM_TRY(em_file_probe(w->final, &exists));
-    if (!exists) return EMBER_OK;
+    EM_TRY(em_path_probe(w->final, &kind));
+    if (kind == EM_PATH_ABSENT) return EMBER_OK;
     const ember_status whole = read_and_verify(w->final, false, &step);
     if (whole == EMBER_E_FORMAT) return discard(w->final);
     EM_TRY(whole);
@@ -265,9 +265,10 @@ static ember_status find(const char *dir, bool clean, char **path, uint64_t *ste
 {
     char *parent = em_path_join(dir, "training"), *found = NULL;
     if (!parent) return EMBER_E_NOMEM;
-    ember_status status = EMBER_OK;
+    enum em_path_kind kind = EM_PATH_ABSENT;
+    ember_status status = em_path_probe(parent, &kind);
     uint64_t s = 0;
-    if (em_path_is_directory(parent)) {
+    if (kind == EM_PATH_DIRECTORY) {
         struct list l;
         status = list_states(parent, clean, &l);
         if (status == EMBER_OK) {
@@ -400,9 +401,9 @@ ember_status em_publish_files(const char *from, const char *to, const char *cons
     EM_TRY(em_make_directories(to));
     for (size_t i = 0; i < count; i++) {
         char *source = em_path_join(from, names[i]), *target = em_path_join(to, names[i]);
-        bool exists = false;
-        ember_status status = source && target ? em_file_probe(source, &exists) : EMBER_E_NOMEM;
-        if (exists) status = copy_file(source, target);
+        enum em_path_kind kind = EM_PATH_ABSENT;
+        ember_status status = source && target ? em_path_probe(source, &kind) : EMBER_E_NOMEM;
+        if (kind) status = copy_file(source, target);
         em_free(source);
         em_free(target);
         EM_TRY(status);

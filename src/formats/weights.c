@@ -100,11 +100,12 @@ static ember_status open_shards(struct em_weights *w, const char *index, const c
     for (size_t i = 0; i < count; i++) {
         char *path = em_path_join(w->path, names[i]);
         if (!path) return EMBER_E_NOMEM;
-        const ember_status status =
-            em_path_exists(path)
-                ? add_file(w, path)
-                : em_fail(EMBER_E_FORMAT, "%s: shard %s is missing from the folder", index,
-                          names[i]);
+        enum em_path_kind kind = EM_PATH_ABSENT;
+        ember_status status = em_path_probe(path, &kind);
+        if (status == EMBER_OK)
+            status = kind ? add_file(w, path)
+                          : em_fail(EMBER_E_FORMAT, "%s: shard %s is missing from the folder",
+                                    index, names[i]);
         em_free(path);
         EM_TRY(status);
     }
@@ -212,9 +213,9 @@ static ember_status open_other(struct em_weights *w)
 static ember_status open_folder(struct em_weights *w)
 {
     char *index = em_path_join(w->path, INDEX), *single = em_path_join(w->path, SINGLE);
-    bool sharded = false, whole = false;
-    ember_status status = index && single ? em_file_probe(index, &sharded) : EMBER_E_NOMEM;
-    if (status == EMBER_OK && !sharded) status = em_file_probe(single, &whole);
+    enum em_path_kind sharded = EM_PATH_ABSENT, whole = EM_PATH_ABSENT;
+    ember_status status = index && single ? em_path_probe(index, &sharded) : EMBER_E_NOMEM;
+    if (status == EMBER_OK && !sharded) status = em_path_probe(single, &whole);
     if (status == EMBER_OK && sharded) {
         status = open_index(w, index);
     } else if (status == EMBER_OK && whole) {
@@ -232,7 +233,9 @@ static ember_status open_path(struct em_weights *w, const char *path)
 {
     w->path = em_strdup(path);
     if (!w->path) return EMBER_E_NOMEM;
-    if (em_path_is_directory(path)) {
+    enum em_path_kind kind;
+    EM_TRY(em_path_probe(path, &kind));
+    if (kind == EM_PATH_DIRECTORY) {
         EM_TRY(open_folder(w));
     } else {
         EM_TRY(add_file(w, path));

@@ -75,8 +75,9 @@ static ember_status read_file(struct em_generation_config *c, const char *folder
 {
     char *path = em_path_join(folder, "generation_config.json");
     json_t *config = NULL;
-    ember_status status = path ? EMBER_OK : EMBER_E_NOMEM;
-    if (path && em_path_exists(path)) {
+    enum em_path_kind kind = EM_PATH_ABSENT;
+    ember_status status = path ? em_path_probe(path, &kind) : EMBER_E_NOMEM;
+    if (status == EMBER_OK && kind) {
         status = em_json_read(path, 0, 0, &config);
         if (status == EMBER_OK && !json_is_object(config))
             status = em_fail(EMBER_E_CONFIG, "%s: has to be an object", path);

@@ -168,7 +168,9 @@ ember_status em_model_load(struct em_model *m, const struct em_weights *weights)
 
 ember_status em_model_read_config(const char *path, json_t **config)
 {
-    char *file = em_path_is_directory(path) ? em_path_join(path, "config.json") : em_strdup(path);
+    enum em_path_kind kind;
+    EM_TRY(em_path_probe(path, &kind));
+    char *file = kind == EM_PATH_DIRECTORY ? em_path_join(path, "config.json") : em_strdup(path);
     if (!file) return EMBER_E_NOMEM;
     const ember_status status = em_json_read(file, 0, EM_JSON_COMMENTS, config);
     em_free(file);

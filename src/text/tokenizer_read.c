@@ -458,8 +458,11 @@ static ember_status read_roles(struct em_tokenizer *t, const char *path)
     const size_t folder = (size_t)(em_path_base(path) - path);
     char *config_path = em_asprintf("%.*stokenizer_config.json", (int)folder, path);
     if (!config_path) return EMBER_E_NOMEM;
-    ember_status status = EMBER_OK;
-    if (em_path_exists(config_path)) {
+    enum em_path_kind kind = EM_PATH_ABSENT;
+    ember_status status = em_path_probe(config_path, &kind);
+    if (status != EMBER_OK) {
+        ; // guessing would give other ids without a word
+    } else if (kind) {
         json_t *config = NULL;
         status = em_json_read(config_path, 0, 0, &config);
         if (status == EMBER_OK) {
@@ -525,7 +528,9 @@ ember_status em_tokenizer_open(const char *path, struct em_tokenizer **tokenizer
     if (n > 5 && strcmp(path + n - 5, ".gguf") == 0)
         return em_fail(EMBER_E_UNSUPPORTED,
                        "%s: Ember reads tokenizers from tokenizer.json, not yet from GGUF", path);
-    if (!em_path_is_directory(path)) return open_file(path, tokenizer);
+    enum em_path_kind kind;
+    EM_TRY(em_path_probe(path, &kind));
+    if (kind != EM_PATH_DIRECTORY) return open_file(path, tokenizer);
     char *file = em_path_join(path, "tokenizer.json");
     if (!file) return EMBER_E_NOMEM;
     const ember_status status = open_file(file, tokenizer);

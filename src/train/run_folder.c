@@ -22,9 +22,11 @@ static ember_status is_empty(const char *dir, bool *empty)
 {
     char **names;
     size_t count;
+    enum em_path_kind kind;
     *empty = true;
-    if (!em_path_exists(dir)) return EMBER_OK;
-    if (!em_path_is_directory(dir))
+    EM_TRY(em_path_probe(dir, &kind));
+    if (kind == EM_PATH_ABSENT) return EMBER_OK;
+    if (kind != EM_PATH_DIRECTORY)
         return em_fail(EMBER_E_CONFIG, "%s: is a file; --out has to be a folder", dir);
     EM_TRY(em_list_directory(dir, &names, &count));
     for (size_t i = 0; i < count && *empty; i++)
@@ -50,7 +52,7 @@ static ember_status go_on(struct em_training *t)
     const struct em_recipe_request *q = &t->job->recipe;
     uint64_t step;
     char *path = NULL;
-    bool exists;
+    enum em_path_kind exists = EM_PATH_ABSENT;
     // Cleaning up is the owner's business; a dry run owns nothing.
     if (t->job->dry_run)
         EM_TRY(em_state_find(t->run.dir, &t->run.state, &step));
@@ -58,10 +60,11 @@ static ember_status go_on(struct em_training *t)
         EM_TRY(em_state_recover(t->run.dir, &t->run.state, &step));
     if (!(path = em_path_join(t->run.state ? t->run.state : t->run.dir, RECIPE)))
         return EMBER_E_NOMEM;
-    exists = em_path_exists(path);
     json_t *saved = NULL;
-    ember_status status = EMBER_OK;
-    if (exists) {
+    ember_status status = em_path_probe(path, &exists);
+    if (status != EMBER_OK) {
+        ; // not knowing whether there is a run, none is begun
+    } else if (exists) {
         status = em_json_read(path, 0, 0, &saved);
         if (status == EMBER_OK) status = em_recipe_resume(q, saved, &t->recipe);
         if (status == EMBER_OK && !t->run.state)

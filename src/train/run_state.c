@@ -216,11 +216,9 @@ static ember_status write_companions(const struct em_training *t, const char *fo
         EM_TRY(em_publish_files(from, folder, companions + 1, COMPANIONS - 1));
     else if (t->tokenizer.tokenizer)
         EM_TRY(em_tokenizer_save(t->tokenizer.tokenizer, folder));
-    char *generation = em_path_join(folder, "generation_config.json");
-    if (!generation) return EMBER_E_NOMEM;
-    const bool has = em_path_exists(generation);
-    em_free(generation);
-    return has ? EMBER_OK : write_generation_config(t, folder);
+    enum em_path_kind generation;
+    EM_TRY(em_path_probe_in(folder, "generation_config.json", &generation));
+    return generation ? EMBER_OK : write_generation_config(t, folder);
 }
 
 ember_status em_run_begin_folder(struct em_training *t)

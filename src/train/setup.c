@@ -80,11 +80,9 @@ static ember_status choose_tokenizer(struct em_training *t)
 {
     size_t vocabulary = 0;
     if (t->run.state) { // the state's own, or none
-        char *path = em_path_join(t->run.state, "tokenizer.json");
-        if (!path) return EMBER_E_NOMEM;
-        const bool has = em_path_exists(path);
-        em_free(path);
-        if (!has) return EMBER_OK;
+        enum em_path_kind kind;
+        EM_TRY(em_path_probe_in(t->run.state, "tokenizer.json", &kind));
+        if (kind == EM_PATH_ABSENT) return EMBER_OK;
         t->tokenizer.from = t->run.state;
         return em_tokenizer_open(t->run.state, &t->tokenizer.tokenizer);
     }

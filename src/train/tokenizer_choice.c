@@ -83,8 +83,10 @@ ember_status em_choose_tokenizer(const struct em_recipe *recipe, const char *fol
     if (*named && strcmp(named, "bytes") == 0) {
         EM_TRY(em_tokenizer_bytes(&c.tokenizer));
     } else if (*named) {
+        enum em_path_kind kind;
+        EM_TRY(em_path_probe(named, &kind));
         EM_TRY(em_tokenizer_open(named, &c.tokenizer));
-        if (em_path_is_directory(named)) c.from = named;
+        if (kind == EM_PATH_DIRECTORY) c.from = named;
     } else if (has) {
         EM_TRY(em_tokenizer_open(folder, &c.tokenizer));
         c.from = folder;
