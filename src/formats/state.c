@@ -241,24 +241,36 @@ static bool is_damage(ember_status status)
     return status == EMBER_E_FORMAT || status == EMBER_E_IO || status == EMBER_E_RANGE;
 }
 
-static ember_status choose(const struct list *l, bool clean, char **path, uint64_t *step)
+// The newest that is whole. Where there are states and none is, that is a failure and not a run
+// without states, which would begin anew; then nothing is removed either.
+static ember_status choose(const struct list *l, const char *parent, bool clean, char **path,
+                           uint64_t *step)
 {
+    ember_status worst = EMBER_E_FORMAT;
     for (size_t i = 0; i < l->count; i++) {
-        const struct found *f = &l->items[i];
+        struct found *f = &l->items[i];
         uint64_t s;
-        const ember_status status = read_and_verify(f->path, true, &s);
-        if (status == EMBER_OK) {
-            *path = em_strdup(f->path);
-            *step = s;
-            return *path ? EMBER_OK : EMBER_E_NOMEM;
+        f->status = read_and_verify(f->path, true, &s);
+        if (f->status != EMBER_OK && !is_damage(f->status)) return f->status;
+        if (f->status != EMBER_OK) {
+            if (f->status == EMBER_E_IO) worst = EMBER_E_IO;
+            em_note("%s is not whole and is skipped: %s", f->path, ember_last_error());
+            continue;
         }
-        if (!is_damage(status)) return status;
-        em_note("%s is not whole and is skipped: %s", f->path, ember_last_error());
+        *path = em_strdup(f->path);
+        *step = s;
+        if (!*path) return EMBER_E_NOMEM;
         // An error of reading may pass; damage does not.
-        if (clean && status == EMBER_E_FORMAT && discard(f->path) != EMBER_OK)
-            em_warn("%s", ember_last_error());
+        for (size_t k = 0; k < i && clean; k++)
+            if (l->items[k].status == EMBER_E_FORMAT && discard(l->items[k].path) != EMBER_OK)
+                em_warn("%s", ember_last_error());
+        return EMBER_OK;
     }
-    return EMBER_OK;
+    if (l->count == 0) return EMBER_OK;
+    return em_fail_in(worst,
+                      "%s: none of %zu training states is whole (without this folder the "
+                      "run begins anew); the oldest",
+                      parent, l->count);
 }
 
 static ember_status find(const char *dir, bool clean, char **path, uint64_t *step)
@@ -272,7 +284,7 @@ static ember_status find(const char *dir, bool clean, char **path, uint64_t *ste
         struct list l;
         status = list_states(parent, clean, &l);
         if (status == EMBER_OK) {
-            status = choose(&l, clean, &found, &s);
+            status = choose(&l, parent, clean, &found, &s);
             list_deinit(&l);
         }
     }

@@ -32,6 +32,7 @@ void em_state_abort(struct em_state_writer *w); // fine after a commit and on {0
 // The newest state in DIR that is whole, judged by manifest and hashes. A newer one that is not
 // whole is skipped with a note. *path is owned, and NULL when there is none (also when DIR has no
 // training/). EMBER_E_UNSUPPORTED: the newest is whole, but of a later version of the format.
+// EMBER_E_FORMAT, EMBER_E_IO: there are states, and none is whole or can be read.
 ember_status em_state_find(const char *dir, char **path, uint64_t *step) EMBER_CHECKED;
 
 // As find, for the owner of DIR before it goes on: also removes what interrupted saves left and the

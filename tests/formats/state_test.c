@@ -133,7 +133,14 @@ static void a_state_is_judged_by_its_manifest_and_hashes(void **state)
     assert_int_equal(unlink(test_path(dir, "training/step-2/weights")), 0);
     newest_is(dir, 1);
     put(dir, "training/step-1/weights", "");
-    newest_is(dir, 0);
+    // States that are all damaged are no reason to begin anew, nor to remove what may be saved.
+    char *path;
+    uint64_t step;
+    CHECK_FAILS(em_state_find(dir, &path, &step), EMBER_E_FORMAT,
+                "none of 3 training states is whole");
+    CHECK_FAILS(em_state_recover(dir, &path, &step), EMBER_E_FORMAT, "step-1/weights");
+    assert_true(there(dir, "training/step-1/MANIFEST.json"));
+    assert_true(there(dir, "training/step-2/MANIFEST.json"));
 }
 
 static void every_flipped_bit_of_a_state_is_found(void **state)
