@@ -209,10 +209,13 @@ static bool is_retried(enum fault_call kind)
            kind == FAULT_STATVFS || kind == FAULT_FLOCK;
 }
 
-// Whether the failed call is one that removes what a failure leaves.
-static bool removes(enum fault_call kind)
+// Whether a way keeps temporaries from being removed: the call that failed was removing one, or the
+// disk does nothing any more.
+static bool leaves_temporaries(enum way way, size_t k)
 {
-    return kind == FAULT_UNLINK || kind == FAULT_RMDIR;
+    const enum fault_call kind = faults_kind(k);
+    return way == FULL || way == GONE || kind == FAULT_UNLINK || kind == FAULT_RMDIR ||
+           strstr(faults_describe(k), ".removed.tmp");
 }
 
 // The message begins with the path of something in `path`, or of a folder around it.
@@ -236,6 +239,7 @@ static bool fail_call(struct sweep *w, size_t k, enum way way)
     snprintf(message, sizeof message, "%s", ember_last_error());
     const bool struck = faults_struck();
     const enum fault_call kind = faults_kind(k);
+    const bool temporaries = leaves_temporaries(way, k);
     fault_sweep_case("%s: %s: %s", w->s->name, faults_describe(k), ways[way].name);
     faults_end();
     if (status != EMBER_OK) {
@@ -248,11 +252,9 @@ static bool fail_call(struct sweep *w, size_t k, enum way way)
         check_message(w->dir, ways[way].error);
     }
     check_version(w, status);
-    check_names(w->dir, w->names_before, w->names_after, w->s->stays,
-                way == FULL || way == GONE || removes(kind));
+    check_names(w->dir, w->names_before, w->names_after, w->s->stays, temporaries);
     check_again(w);
-    check_names(w->dir, w->names_before, w->names_after, NULL,
-                way == FULL || way == GONE || removes(kind));
+    check_names(w->dir, w->names_before, w->names_after, NULL, temporaries);
     w->cases++;
     return struck;
 }
