@@ -69,6 +69,11 @@ size_t em_alloc_peak(void)
     return (size_t)atomic_load(&peak);
 }
 
+void em_alloc_peak_reset(void)
+{
+    atomic_store(&peak, (long long)em_alloc_live());
+}
+
 void em_alloc_use(const struct em_allocator *allocator)
 {
     use_embedder = allocator && allocator->alloc && allocator->free;

@@ -30,6 +30,7 @@ void em_block_free(void *p, size_t bytes);
 // Bytes now handed out by all of the above, and their maximum so far.
 size_t em_alloc_live(void);
 size_t em_alloc_peak(void);
+void em_alloc_peak_reset(void); // the maximum starts over at what is handed out now
 
 // a * b and a + b into *out; false when it would wrap. Sizes from files go through these.
 bool em_mul_size(size_t a, size_t b, size_t *out);

@@ -1,6 +1,7 @@
 // Views of a flow's tensors: no work and no copy, and their gradients are views of the gradient.
 #include <string.h>
 
+#include "base/alloc.h"
 #include "ops/program_priv.h"
 
 static ember_status record_view(ember_flow *flow, const ember_tensor *x, const ember_tensor *shape,
@@ -28,14 +29,16 @@ ember_status ember_reshape(ember_flow *flow, ember_tensor *x, const size_t *dim,
     char shape[96];
     if (!x->info) return em_fail(EMBER_E_SHAPE, "reshape: only tensors of the flow");
     size_t rest = 1;
+    bool fits = true;
     for (unsigned i = 0; i < ndim; i++)
-        rest *= dim[i];
+        fits = fits && em_mul_size(rest, dim[i], &rest);
     // Rows stay rows; the rest of a row is cut anew. A row itself has to be contiguous.
     size_t width = 1;
     for (unsigned i = x->ndim; i-- > 1;) {
         if (x->dim[i] != 1 && x->stride[i] != width) width = 0;
         width *= x->dim[i];
     }
+    if (!fits) return em_fail(EMBER_E_SHAPE, "reshape: the dimensions' product does not fit");
     if (ndim >= EMBER_MAX_DIMS || rest != width)
         return em_fail(EMBER_E_SHAPE, "reshape: %s has no rows of %zu elements",
                        em_shape_text(x, shape, sizeof shape), rest);

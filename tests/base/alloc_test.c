@@ -24,6 +24,8 @@ static void blocks_are_aligned_and_counted(void **state)
     em_free(c);
     em_block_free(b, 5 << 20);
     assert_int_equal(em_alloc_live(), before);
+    em_alloc_peak_reset();
+    assert_int_equal(em_alloc_peak(), before);
     em_free(NULL);
     em_block_free(NULL, 7);
 }

@@ -1,17 +1,14 @@
 // A state's manifest from any bytes: refused, or its names are sorted and stay in their folder.
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "formats/manifest.h"
+#include "fuzz/target.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static void target(const uint8_t *data, size_t size)
 {
     struct em_manifest m;
-    if (em_manifest_parse("input", (const char *)data, size, &m) != EMBER_OK) return 0;
+    if (em_manifest_parse("MANIFEST.json", (const char *)data, size, &m) != EMBER_OK) {
+        require_reason("MANIFEST.json");
+        return;
+    }
     for (size_t i = 0; i < m.count; i++) {
         const char *name = m.files[i].name;
         if (name[0] == '/' || name[0] == '\0' || strcmp(name, "..") == 0 ||
@@ -20,5 +17,4 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (i > 0 && strcmp(m.files[i - 1].name, name) >= 0) abort();
     }
     em_manifest_deinit(&m);
-    return 0;
 }

@@ -1,15 +1,14 @@
 // Prompts from anybody: no crash, no leak; what is accepted is whole.
-#include <stdint.h>
-#include <stdlib.h>
-
+#include "fuzz/target.h"
 #include "infer/prompts.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static void target(const uint8_t *data, size_t size)
 {
     struct em_prompts p;
-    if (em_prompts_parse("fuzz", (const char *)data, size, &p) != EMBER_OK) return 0;
+    if (em_prompts_parse("prompts.jsonl", (const char *)data, size, &p) != EMBER_OK) {
+        require_reason("prompts.jsonl");
+        return;
+    }
     if (!p.count) abort();
     for (size_t i = 0; i < p.count; i++) {
         const struct em_prompt *q = &p.prompt[i];
@@ -18,5 +17,4 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             if (q->ids[k] < 0) abort();
     }
     em_prompts_deinit(&p);
-    return 0;
 }

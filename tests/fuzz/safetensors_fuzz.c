@@ -1,18 +1,15 @@
 // The safetensors reader on any bytes: refused, or consistent: tensors lie inside the file, back to
 // back, and every byte of them may be read.
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "formats/safetensors.h"
+#include "fuzz/target.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static void target(const uint8_t *data, size_t size)
 {
     struct em_safetensors *f;
-    if (em_safetensors_parse("input", data, size, &f) != EMBER_OK) return 0;
+    if (em_safetensors_parse("model.safetensors", data, size, &f) != EMBER_OK) {
+        require_reason("model.safetensors");
+        return;
+    }
     const unsigned char *at = NULL;
     unsigned sum = 0;
     for (size_t i = 0; i < em_safetensors_count(f); i++) {
@@ -35,5 +32,4 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     em_safetensors_close(f);
     volatile unsigned sink = sum; // the reads above are not optimised away
     (void)sink;
-    return 0;
 }
