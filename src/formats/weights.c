@@ -16,6 +16,7 @@ enum { INDEX_LIMIT = 256 << 20 };
 
 struct em_weights {
     char *path;
+    char *index;                   // NULL: there is one file
     struct em_safetensors **files; // sorted by name for shards
     size_t file_count, file_capacity;
     const struct em_st_tensor **tensors; // by file
@@ -166,6 +167,8 @@ static ember_status read_index(struct em_weights *w, const char *index, json_t *
 static ember_status open_index(struct em_weights *w, const char *index)
 {
     json_t *root;
+    w->index = em_strdup(index);
+    if (!w->index) return EMBER_E_NOMEM;
     EM_TRY(em_json_read(index, INDEX_LIMIT, 0, &root));
     const ember_status status = read_index(w, index, root);
     json_decref(root);
@@ -270,6 +273,7 @@ void em_weights_close(struct em_weights *weights)
     em_free(weights->files);
     em_free(weights->tensors);
     em_free(weights->by_name);
+    em_free(weights->index);
     em_free(weights->path);
     em_free(weights);
 }
@@ -293,17 +297,26 @@ const struct em_st_tensor *em_weights_find(const struct em_weights *weights, con
     return found ? *found : NULL;
 }
 
+const char *em_weights_file_of(const struct em_weights *w, const struct em_st_tensor *tensor)
+{
+    for (size_t i = 0; tensor && i < w->file_count; i++)
+        if (em_safetensors_find(w->files[i], tensor->name) == tensor)
+            return em_safetensors_path(w->files[i]);
+    if (w->index) return w->index;
+    return w->file_count ? em_safetensors_path(w->files[0]) : w->path;
+}
+
 static ember_status missing(const struct em_weights *w, const char *name)
 {
+    const char *file = em_weights_file_of(w, NULL);
     const char **names = em_calloc(w->count ? w->count : 1, sizeof *names);
     if (!names) return EMBER_E_NOMEM;
     for (size_t i = 0; i < w->count; i++)
         names[i] = w->by_name[i]->name;
     const char *near = em_did_you_mean(name, names, w->count);
     const ember_status status =
-        near
-            ? em_fail(EMBER_E_FORMAT, "%s: tensor %s is missing (there is %s)", w->path, name, near)
-            : em_fail(EMBER_E_FORMAT, "%s: tensor %s is missing", w->path, name);
+        near ? em_fail(EMBER_E_FORMAT, "%s: tensor %s is missing (there is %s)", file, name, near)
+             : em_fail(EMBER_E_FORMAT, "%s: tensor %s is missing", file, name);
     em_free(names);
     return status;
 }
@@ -315,8 +328,9 @@ ember_status em_weights_need(const struct em_weights *weights, const char *name,
     if (!t) return missing(weights, name);
     if (t->rank != rank || (rank && memcmp(t->shape, shape, rank * sizeof *shape) != 0)) {
         char expected[96], found[96];
-        return em_fail(EMBER_E_SHAPE, "%s: tensor %s: expected shape %s, found %s", weights->path,
-                       name, em_st_shape_text(shape, rank, expected, sizeof expected),
+        return em_fail(EMBER_E_SHAPE, "%s: tensor %s: expected shape %s, found %s",
+                       em_weights_file_of(weights, t), name,
+                       em_st_shape_text(shape, rank, expected, sizeof expected),
                        em_st_shape_text(t->shape, t->rank, found, sizeof found));
     }
     *out = t;

@@ -26,6 +26,9 @@ ember_status em_weights_need(const struct em_weights *weights, const char *name,
                              const struct em_st_tensor **out) EMBER_CHECKED;
 
 const char *em_weights_path(const struct em_weights *weights); // as given to open
+// For messages: the file that holds a tensor; NULL: the one that lists them all (the index, or the
+// only file).
+const char *em_weights_file_of(const struct em_weights *weights, const struct em_st_tensor *tensor);
 size_t em_weights_files(const struct em_weights *weights);
 const struct em_safetensors *em_weights_file(const struct em_weights *weights, size_t i);
 uint64_t em_weights_bytes(const struct em_weights *weights); // of all tensors

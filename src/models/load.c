@@ -30,21 +30,21 @@ static const struct em_st_tensor *find_other_spelling(const struct em_weights *w
     return NULL;
 }
 
-struct fused {
+// A tensor of the files, or a part of one.
+struct source {
     const struct em_st_tensor *tensor;
     size_t first; // element
 };
 
 // Experts as transformers holds them in memory: gate_up_proj [E, 2F, D] (w1 then w3) and down_proj
-// [E, D, F]. fused->tensor stays NULL where there is none.
+// [E, D, F]. Nothing is changed where there is none.
 static ember_status find_fused(const struct em_weights *weights, const struct em_file_tensor *f,
-                               struct fused *fused)
+                               struct source *fused)
 {
     char name[256];
     const char *at = strstr(f->name, ".experts.");
     size_t expert;
     char which;
-    *fused = (struct fused){0};
     if (!at || sscanf(at, ".experts.%zu.w%c.weight", &expert, &which) != 2 || f->ndim != 2)
         return EMBER_OK;
     snprintf(name, sizeof name, "%.*s.experts.%s", (int)(at - f->name), f->name,
@@ -63,38 +63,46 @@ static bool same_shape(const struct em_st_tensor *t, const struct em_file_tensor
            (f->ndim == 0 || memcmp(t->shape, f->dim, f->ndim * sizeof *f->dim) == 0);
 }
 
-static ember_status load_values(const struct em_weights *weights, const struct em_st_tensor *t,
-                                size_t first, size_t count, float *to)
+// Where a tensor's values are: source->tensor NULL for a buffer that the file does not have.
+static ember_status find_source(const struct em_weights *weights, const struct em_file_tensor *f,
+                                struct source *source)
 {
-    const size_t bytes = em_st_dtype_bits(t->dtype) / 8;
-    const ember_status status = em_st_to_f32(t->dtype, t->data + first * bytes, to, count);
+    const struct em_st_tensor *t = em_weights_find(weights, f->name);
+    if (!t) t = find_other_spelling(weights, f->name);
+    *source = (struct source){.tensor = t};
+    if (!t) EM_TRY(find_fused(weights, f, source));
+    if (!source->tensor && f->param->init == EMBER_INIT_BUFFER) return EMBER_OK;
+    if (!source->tensor || (t && !same_shape(t, f)))
+        EM_TRY(em_weights_need(weights, t ? t->name : f->name, f->dim, f->ndim, &source->tensor));
+    const ember_status status = em_st_to_f32(source->tensor->dtype, NULL, NULL, 0);
     return status == EMBER_OK
                ? EMBER_OK
-               : em_fail_in(status, "%s: tensor %s", em_weights_path(weights), t->name);
+               : em_fail_in(status, "%s: tensor %s", em_weights_file_of(weights, source->tensor),
+                            source->tensor->name);
 }
 
 static ember_status load_one(const struct em_weights *weights, const struct em_file_tensor *f,
                              const struct em_st_tensor **used)
 {
     float *to = em_f32(&f->param->tensor) + f->offset;
-    const struct em_st_tensor *t = em_weights_find(weights, f->name);
-    if (!t) t = find_other_spelling(weights, f->name);
-    if (!t) {
-        struct fused fused;
-        EM_TRY(find_fused(weights, f, &fused));
-        if (fused.tensor) {
-            *used = fused.tensor;
-            return load_values(weights, fused.tensor, fused.first, f->count, to);
-        }
-    }
-    if (!t && f->param->init == EMBER_INIT_BUFFER) { // a file without the buffer: it starts at zero
+    struct source s;
+    EM_TRY(find_source(weights, f, &s));
+    *used = s.tensor;
+    if (!s.tensor) { // a file without the buffer: it starts at zero
         memset(to, 0, f->count * sizeof *to);
         return EMBER_OK;
     }
-    if (!t || !same_shape(t, f))
-        EM_TRY(em_weights_need(weights, t ? t->name : f->name, f->dim, f->ndim, &t));
-    *used = t;
-    return load_values(weights, t, 0, f->count, to);
+    const size_t bytes = em_st_dtype_bits(s.tensor->dtype) / 8;
+    return em_st_to_f32(s.tensor->dtype, s.tensor->data + s.first * bytes, to, f->count);
+}
+
+// Before memory is taken: a config can ask for terabytes that its file does not have.
+static ember_status check(const struct em_model *m, const struct em_weights *weights)
+{
+    struct source s;
+    for (size_t i = 0; i < m->n_file_tensors; i++)
+        EM_TRY(find_source(weights, &m->file_tensor[i], &s));
+    return EMBER_OK;
 }
 
 static bool is_finite(const float *x, size_t n)
@@ -188,6 +196,7 @@ ember_status em_model_open(const char *path, struct em_model **model)
     EM_TRY_GOTO(status, out, em_model_read_config(path, &config));
     EM_TRY_GOTO(status, out, em_weights_open(path, &weights));
     EM_TRY_GOTO(status, out, em_model_create(config, name, weights, &m));
+    EM_TRY_GOTO(status, out, check(m, weights));
     EM_TRY_GOTO(status, out, em_model_allocate(m));
     EM_TRY_GOTO(status, out, em_model_load(m, weights));
     *model = m;

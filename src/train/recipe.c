@@ -226,7 +226,8 @@ static ember_status resolve_model(json_t *recipe, const char *name)
     if (!path) return em_fail(EMBER_E_CONFIG, "%s: model has to be an object or a name", name);
     if (!em_path_exists(path)) {
         json_t *none;
-        EM_TRY(em_preset_read(path, &none)); // fails, with the names that there are
+        const ember_status status = em_preset_read(path, &none); // with the names that there are
+        if (status != EMBER_OK) return em_fail_in(status, "%s: model", name);
         json_decref(none);
         return em_fail(EMBER_E_INTERNAL, "%s: model \"%s\" was not resolved", name, path);
     }

@@ -23,9 +23,10 @@ static void fuzz_remove_folder(void)
 static inline const char *fuzz_the_folder(void)
 {
     if (*fuzz_folder) return fuzz_folder;
+    // In memory if that can be: a file is written for every input.
     const char *parent = getenv("TMPDIR");
-    snprintf(fuzz_folder, sizeof fuzz_folder, "%s/ember-fuzz-XXXXXX",
-             parent && *parent ? parent : "/tmp");
+    if (!parent || !*parent) parent = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+    snprintf(fuzz_folder, sizeof fuzz_folder, "%s/ember-fuzz-XXXXXX", parent);
     require(mkdtemp(fuzz_folder) != NULL);
     atexit(fuzz_remove_folder);
     return fuzz_folder;
@@ -42,7 +43,9 @@ static inline const char *fuzz_path(const char *name)
 // Writes such a file, not durably: it is to be fast.
 static inline void fuzz_put(const char *name, const void *data, size_t size)
 {
-    const int fd = open(fuzz_path(name), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    const char *path = fuzz_path(name);
+    (void)unlink(path); // a new file: some file systems write a truncated one to the disk
+    const int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     require(fd >= 0 && write(fd, data, size) == (ssize_t)size && close(fd) == 0);
 }
 
