@@ -1,11 +1,21 @@
 # The few things to type. Everything is built and written under build/; CMakePresets.json has the details.
 .POSIX:
-.PHONY: all demo test ci compare format clean
+.PHONY: all install demo test ci compare format clean
+PREFIX = /usr/local
+DESTDIR =
 
 all:
 	@tools/setup.sh build
 	@cmake --preset release
 	@cmake --build --preset release
+
+# The program, libember shared and static, headers, and the files by which pkg-config and CMake find them:
+# make install PREFIX=/usr DESTDIR=/somewhere
+install:
+	@tools/setup.sh build
+	@cmake --preset release
+	@cmake --build --preset release --target product
+	@DESTDIR='$(DESTDIR)' cmake --install build/release --prefix '$(PREFIX)'
 
 # Real text, four minutes of training, a report.
 demo:

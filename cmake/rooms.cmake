@@ -9,6 +9,9 @@ target_compile_options(ember_warnings INTERFACE
 add_library(ember_flags INTERFACE)
 target_compile_definitions(ember_flags INTERFACE _GNU_SOURCE)
 target_compile_options(ember_flags INTERFACE -ffp-contract=off -fno-math-errno)
+if(NOT CMAKE_BUILD_TYPE STREQUAL Debug)
+  target_compile_options(ember_flags INTERFACE -ffunction-sections -fdata-sections) # to be left out where unused
+endif()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64" AND CMAKE_C_COMPILER_ID STREQUAL GNU AND CMAKE_C_COMPILER_VERSION VERSION_LESS 13)
   # GCC 12 for aarch64 crashes at -O3 on loops like m = fmax(m, (double)x[i]); the vectoriser of -O2 does not.
   target_compile_options(ember_flags INTERFACE -fvect-cost-model=very-cheap)
@@ -23,25 +26,29 @@ endif()
 
 set(EMBER_ROOMS base registry kernels tensor distributed ops formats text nn models data report train infer bench server api)
 
-# The target `ember` carries everything; static unless BUILD_SHARED_LIBS says otherwise.
-add_library(ember)
-target_include_directories(ember PUBLIC include PRIVATE src)
-target_link_libraries(ember
-  PUBLIC Threads::Threads m ${CMAKE_DL_LIBS} PkgConfig::JANSSON PkgConfig::XXHASH
-  PRIVATE $<BUILD_INTERFACE:ember_flags>)
-if(ZLIB_FOUND)
-  target_compile_definitions(ember_flags INTERFACE EMBER_HAVE_ZLIB=1)
-  target_link_libraries(ember PUBLIC PkgConfig::ZLIB)
-endif()
-if(ZSTD_FOUND)
-  target_compile_definitions(ember_flags INTERFACE EMBER_HAVE_ZSTD=1)
-  target_link_libraries(ember PUBLIC PkgConfig::ZSTD)
-endif()
+# What others have to bring. The core needs the first two.
+add_library(ember_needs INTERFACE)
+target_link_libraries(ember_needs INTERFACE Threads::Threads m ${CMAKE_DL_LIBS})
+function(ember_need prefix package)
+  if(${prefix}_FOUND)
+    target_link_libraries(ember_needs INTERFACE PkgConfig::${prefix})
+    target_compile_definitions(ember_flags INTERFACE EMBER_HAVE_${prefix}=1)
+    set_property(GLOBAL APPEND PROPERTY EMBER_PC_REQUIRES ${package})
+    set_property(GLOBAL APPEND PROPERTY EMBER_STATIC_NEEDS ${${prefix}_LIBRARIES})
+  endif()
+endfunction()
+ember_need(JANSSON jansson)
+ember_need(XXHASH libxxhash)
+ember_need(ZLIB zlib)
+ember_need(ZSTD libzstd)
+ember_need(LZMA liblzma)
 
-if(LZMA_FOUND)
-  target_compile_definitions(ember_flags INTERFACE EMBER_HAVE_LZMA=1)
-  target_link_libraries(ember PUBLIC PkgConfig::LZMA)
-endif()
+# The target `ember` carries everything, with the names that rooms share visible: for the program and
+# the tests. What is shipped stands in install.cmake.
+add_library(ember STATIC)
+set_target_properties(ember PROPERTIES OUTPUT_NAME ember_rooms)
+target_include_directories(ember PUBLIC include PRIVATE src)
+target_link_libraries(ember PUBLIC ember_needs PRIVATE $<BUILD_INTERFACE:ember_flags>)
 
 # A program that loads plug-ins: it has all of the library, and shows them what begins with ember_.
 function(ember_loads_plugins target)
@@ -55,6 +62,7 @@ function(ember_room_target name)
   target_link_libraries(${name} PRIVATE ember_flags ember_warnings PkgConfig::JANSSON PkgConfig::XXHASH)
   target_compile_options(${name} PRIVATE -Wdouble-promotion)
   target_sources(ember PRIVATE $<TARGET_OBJECTS:${name}>)
+  set_property(GLOBAL APPEND PROPERTY EMBER_OBJECTS $<TARGET_OBJECTS:${name}>)
 endfunction()
 
 foreach(room IN LISTS EMBER_ROOMS)

@@ -66,5 +66,11 @@ ember_tool_test(setup ${CMAKE_SOURCE_DIR}/tests/tools/setup_test.sh ${CMAKE_SOUR
 ember_tool_test(headers ${CMAKE_SOURCE_DIR}/tools/check_headers.sh ${CMAKE_SOURCE_DIR}/include ${CMAKE_C_COMPILER} ${cxx})
 if(NOT EMBER_SANITIZE)
   ember_tool_test(documents ${CMAKE_SOURCE_DIR}/tests/tools/documents_test.sh ${CMAKE_SOURCE_DIR} $<TARGET_FILE:ember_cli> ${CMAKE_BINARY_DIR}/scratch/documents)
-  ember_tool_test(symbols ${CMAKE_SOURCE_DIR}/tools/check_symbols.sh $<TARGET_FILE:ember>)
+  ember_tool_test(symbols ${CMAKE_SOURCE_DIR}/tools/check_symbols.sh rooms $<TARGET_FILE:ember>)
+  ember_tool_test(symbols-refuses ${CMAKE_SOURCE_DIR}/tests/tools/check_symbols_test.sh
+    ${CMAKE_SOURCE_DIR}/tools/check_symbols.sh ${CMAKE_C_COMPILER} ${CMAKE_BINARY_DIR}/scratch/symbols)
+endif()
+if(TARGET ember_shared)
+  ember_tool_test(symbols-shipped ${CMAKE_SOURCE_DIR}/tools/check_symbols.sh shipped ${CMAKE_SOURCE_DIR}/include
+    $<TARGET_FILE:ember_shared> ${CMAKE_BINARY_DIR}/libember.a)
 endif()
