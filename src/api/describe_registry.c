@@ -54,6 +54,12 @@ static ember_status component(const struct em_component *c, bool whole, json_t *
     EM_TRY(em_put_text(o, "kind", ember_kind_name(c->kind)));
     EM_TRY(em_put_text(o, "name", c->name));
     EM_TRY(em_put_text(o, "help", c->help));
+    if (c->plugin) {
+        json_t *plugin;
+        EM_TRY(em_put_object(o, "plugin", &plugin));
+        EM_TRY(em_put_text(plugin, "name", c->plugin->name));
+        EM_TRY(em_put_text(plugin, "version", c->plugin->version));
+    }
     if (!whole) return EMBER_OK;
     EM_TRY(add_flags(o, c));
     EM_TRY(add_keys(o, c));
@@ -146,6 +152,10 @@ static ember_status print_whole(const json_t *root, struct em_buf *out)
         const json_t *o = json_array_get(list, i), *options = json_object_get(o, "options");
         EM_TRY(em_buf_printf(out, "%s%s %s: %s\n", i ? "\n" : "", em_text_of(o, "kind"),
                              em_text_of(o, "name"), em_text_of(o, "help")));
+        const json_t *plugin = json_object_get(o, "plugin");
+        if (plugin)
+            EM_TRY(em_buf_printf(out, "  of the plug-in %s %s\n", em_text_of(plugin, "name"),
+                                 em_text_of(plugin, "version")));
         EM_TRY(print_strings(json_object_get(o, "properties"), "  ", "\n  ", out));
         EM_TRY(
             print_strings(json_object_get(o, "config_keys"), "keys of config.json: ", ", ", out));

@@ -1,5 +1,6 @@
 // Loading plug-ins: the file is looked at, then opened, then everything that it describes, and only
 // then do its components exist.
+#include <ember/operation.h>
 #include <ember/plugin.h>
 
 #include <dlfcn.h>
@@ -8,6 +9,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include <ember/ops.h>
 #include <ember/runtime.h>
 
 #include "base/alloc.h"
@@ -19,7 +21,11 @@ _Static_assert(EMBER_PLUGIN_ABI == 1 &&
                    (sizeof(void *) != 8 ||
                     (sizeof(ember_option) == 72 && sizeof(ember_layer_type) == 72 &&
                      sizeof(ember_layer) == 112 && sizeof(ember_tensor) == 104 &&
-                     sizeof(ember_routing) == 40 && EMBER_KINDS == 13)),
+                     sizeof(ember_routing) == 40 && sizeof(ember_batch) == 80 &&
+                     sizeof(ember_operation) == 64 && sizeof(ember_use) == 40 &&
+                     sizeof(ember_state_spec) == 32 && sizeof(ember_slot) == 32 &&
+                     sizeof(ember_topk_options) == 40 && sizeof(ember_rope_options) == 64 &&
+                     sizeof(ember_attention_options) == 16 && EMBER_KINDS == 13)),
                "the interface of plug-ins has changed: EMBER_PLUGIN_ABI needs a new number");
 
 enum { MAX_LAYERS = 1024, MAX_VERSION = 63 };

@@ -4,6 +4,7 @@
 #define EM_OPS_OP_H
 
 #include <ember/batch.h>
+#include <ember/operation.h>
 #include <ember/ops.h>
 #include <ember/tensor.h>
 
@@ -20,10 +21,6 @@ struct em_exec;
 struct em_call;
 struct em_program;
 struct em_elementwise;
-
-struct em_cost {
-    double flops, bytes; // multiply and add count as two; bytes read and written once each
-};
 
 struct em_op {
     const char *name;
@@ -190,25 +187,14 @@ const void *em_packed(const struct em_call *c, ember_tensor *w, enum em_pack whi
 
 // ---- state ----
 
-// A slot of per-sequence state: `fixed` floats, and `per_token` floats for each token (of the last
-// `window` tokens when window > 0, else of all). Called by recording functions; slots are numbered
-// in recording order.
-struct em_state_spec {
-    const char *name;
-    size_t fixed, per_token, window;
-};
+// A slot of per-sequence state (<ember/operation.h>). Called by recording functions; slots are
+// numbered in recording order.
 ember_status em_need_state(ember_flow *flow, struct em_call *c,
                            const struct em_state_spec *spec) EMBER_CHECKED;
 
-// The slot's memory in one sequence's state; all zero in a fresh state.
-struct em_slot {
-    float *fixed;  // [spec.fixed]
-    float *tokens; // [capacity][per_token]: `length` tokens are there, the last of them at position
-                   // - 1
-    size_t length, capacity;
-};
-// NULL when the sequence starts fresh (in) or its state is not wanted (out). em_slot_out has room
-// for all tokens of the sequence's part of this batch.
+// The slot's memory in one sequence's state, all zero in a fresh one. NULL when the sequence starts
+// fresh (in) or its state is not wanted (out). em_slot_out has room for all tokens of the
+// sequence's part of this batch.
 const struct em_slot *em_slot_in(const struct em_call *c, size_t sequence);
 struct em_slot *em_slot_out(const struct em_call *c, size_t sequence);
 

@@ -1,13 +1,19 @@
 // timeout: 600
+// plugins
 // What every registered layer has to hold, at random configs made from its own option table: nobody
 // writes a test for a new layer to get these.
 //   chunked = whole: fed in pieces through the carried state, a sequence gives what it gives at
 //   once packed = separate: sequences in one batch give what each gives alone the future never
 //   changes the past: other tokens later leave earlier outputs as they were
-// and: cpu equals reference, outputs and gradients; a recomputed block has bit-equal gradients; a
-// saved model opens again as the same.
+// and: cpu equals reference, outputs and gradients; gradients equal differences of the loss; a
+// recomputed block has bit-equal gradients; a saved model opens again as the same.
+//
+// EMBER_TEST_PLUGIN=FILE.so: the components of that plug-in, each alone and within those built in.
+// EMBER_TEST_COMPONENT=NAME: that one. EMBER_TEST_ROUNDS, EMBER_TEST_SEED: how many configs, which.
+#include <ember/plugin.h>
 #include <ember/runtime.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +23,7 @@
 #include "models/model.h"
 #include "support/check.h"
 
-enum { VOCABULARY = 19, TOKENS = 23, SEQUENCES = 3, ROUNDS = 6, TRIES = 60 };
+enum { VOCABULARY = 19, TOKENS = 23, SEQUENCES = 3, ROUNDS = 6, FEW = 2, TRIES = 60 };
 
 // ---- random configs ----
 
@@ -329,6 +335,98 @@ static void check_gradients(struct subject *s)
     free(again);
 }
 
+// ---- differences ----
+
+static double loss_at(struct runner *r, const ember_batch *batch)
+{
+    const struct em_run run = {.batch = batch, .loss_scale = 1};
+    em_program_weights_changed(r->program);
+    if (em_program_forward(r->program, &run) != EMBER_OK) fail_msg("%s", ember_last_error());
+    double sum =
+        0; // of the tokens' own figures: the loss as one float has less than half the digits
+    for (size_t t = 0; t < batch->n_tokens; t++)
+        sum += (double)em_f32(r->out.nll)[t];
+    return sum;
+}
+
+// The derivative along a unit direction d, by central differences with a step of e.
+static double slope_along(struct runner *r, const ember_batch *batch, float *x, const float *d,
+                          size_t n, double e)
+{
+    double value[2];
+    float *kept = malloc(n * sizeof *kept);
+    memcpy(kept, x, n * sizeof *x);
+    for (int side = 0; side < 2; side++) {
+        for (size_t i = 0; i < n; i++)
+            x[i] = (float)((double)kept[i] + (side ? e : -e) * (double)d[i]);
+        value[side] = loss_at(r, batch);
+    }
+    memcpy(x, kept, n * sizeof *x);
+    free(kept);
+    return (value[1] - value[0]) / (2 * e);
+}
+
+// Of one parameter, along its gradient and along a random direction. A step may cross a kink, or
+// send a token to another expert: a gradient that is right agrees at one of the steps.
+static void check_slopes(struct subject *s, struct runner *r, const ember_batch *batch,
+                         const struct em_param *p, const float *g)
+{
+    const size_t n = ember_tensor_count(&p->tensor);
+    float *d = malloc(n * sizeof *d);
+    double norm = 0;
+    for (size_t i = 0; i < n; i++)
+        norm += (double)g[i] * (double)g[i];
+    norm = sqrt(norm);
+    for (int random = 0; random < 2; random++) {
+        double length = 0, expected = 0, found = 0;
+        for (size_t i = 0; i < n; i++) {
+            d[i] = random ? (float)em_rng_normal(s->rng) : g[i];
+            length += (double)d[i] * (double)d[i];
+        }
+        for (size_t i = 0; i < n && length > 0; i++) {
+            d[i] = (float)((double)d[i] / sqrt(length));
+            expected += (double)d[i] * (double)g[i];
+        }
+        bool agrees = false;
+        for (double e = 2e-2; e > 3e-4 && !agrees; e /= 4) {
+            found = slope_along(r, batch, em_f32(&p->tensor), d, n, e);
+            agrees = fabs(found - expected) <= 0.01 * norm + 4e-6 / e;
+        }
+        if (!agrees)
+            fail_msg("%s: the loss changes by %g along a direction, its gradient says %g: %s",
+                     p->tensor.name, found, expected, s->config);
+    }
+    free(d);
+}
+
+// The reference's gradients of the first block, which has the component, without auxiliary losses.
+static void check_differences(struct subject *s)
+{
+    struct runner r;
+    struct em_model *m = (struct em_model *)(uintptr_t)s->m;
+    const size_t offset[] = {0, 5, 11, TOKENS};
+    float *g = calloc(m->n_values, sizeof *g);
+    assert_int_equal(em_model_attach_gradients(m, g), EMBER_OK);
+    runner_open(&r, m, EM_REFERENCE, true, false);
+    const ember_batch batch = {.n_tokens = TOKENS,
+                               .n_sequences = SEQUENCES,
+                               .offset = offset,
+                               .tokens = s->tokens,
+                               .targets = s->targets};
+    const struct em_run run = {.batch = &batch, .loss_scale = 1, .gradients = true};
+    assert_int_equal(em_program_forward(r.program, &run), EMBER_OK);
+    assert_int_equal(em_program_backward(r.program), EMBER_OK);
+    size_t at = 0;
+    for (size_t i = 0; i < m->params.count; i++) {
+        const struct em_param *p = m->params.param[i];
+        if (!p->frozen && strncmp(p->tensor.name, "blocks.0.", 9) == 0)
+            check_slopes(s, &r, &batch, p, g + at);
+        at += ember_tensor_count(&p->tensor);
+    }
+    em_program_destroy(r.program);
+    free(g);
+}
+
 static void check_saved(const struct subject *s, const char *directory)
 {
     struct em_model *m;
@@ -372,6 +470,7 @@ static void check_component(const struct em_component *c, size_t rounds, uint64_
         check_outputs(&s, EM_CPU);
         check_outputs(&s, EM_REFERENCE);
         check_gradients(&s);
+        if (round < FEW || c->plugin) check_differences(&s);
         check_saved(&s, directory);
         free(s.whole);
         em_model_close(m);
@@ -387,22 +486,29 @@ static bool is_layer(ember_kind kind)
 static void every_layer_holds_its_properties(void **state)
 {
     (void)state;
-    const char *rounds = getenv("EMBER_TEST_ROUNDS"), *seed = getenv("EMBER_TEST_SEED");
+    const char *rounds = getenv("EMBER_TEST_ROUNDS"), *seed = getenv("EMBER_TEST_SEED"),
+               *only = getenv("EMBER_TEST_COMPONENT");
+    const bool plugin = getenv("EMBER_TEST_PLUGIN") != NULL;
     const struct em_component *c;
     size_t layers = 0;
     for (size_t i = 0; (c = em_registry_at(i)); i++) {
-        if (!is_layer(c->kind)) continue;
+        if (!is_layer(c->kind) || (plugin && !c->plugin) || (only && strcmp(c->name, only) != 0))
+            continue;
         check_component(c, rounds ? strtoul(rounds, NULL, 10) : ROUNDS,
                         seed ? strtoull(seed, NULL, 10) : 1);
+        print_message("%s %s\n", ember_kind_name(c->kind), c->name);
         layers++;
     }
-    print_message("%zu layers\n", layers);
-    assert_true(layers >= 14);
+    assert_true(layers >= (plugin || only ? 1 : 14));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_layer_holds_its_properties)};
-    if (ember_start() != EMBER_OK) return 1;
+    const char *plugin = getenv("EMBER_TEST_PLUGIN");
+    if ((plugin ? ember_plugin_load(plugin) : ember_start()) != EMBER_OK) {
+        fprintf(stderr, "%s\n", ember_last_error());
+        return 1;
+    }
     return cmocka_run_group_tests_name("nn/properties", tests, NULL, NULL);
 }
