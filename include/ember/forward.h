@@ -33,7 +33,10 @@ typedef struct ember_forward_options {
  * @retval EMBER_E_FORMAT  `in` is malformed or lacks the tensor that the model reads.
  * @retval EMBER_E_SHAPE   a tensor of `in` has a shape or type that the model cannot read, or a
  * loss is wanted of rows of one token.
- * @retval EMBER_E_RANGE   an id outside the vocabulary, or a time span that is not positive.
+ * @retval EMBER_E_RANGE   an id outside the vocabulary, an input that is not finite, or a time span
+ * that is not positive.
+ * @retval EMBER_E_NUMERIC the model's weights or what it computes of them are not finite; the
+ * message names the tensor, or the layer that is the first to be at fault.
  * @retval EMBER_E_IO      a file cannot be read or written.
  * Other failures are those of ember_model_open().
  */

@@ -138,6 +138,7 @@ typedef struct ember_evaluation {
  * @param scores  [n], written.
  * @retval EMBER_E_STATE        the model has no tokenizer.
  * @retval EMBER_E_SHAPE        llama_windows, and a text of fewer than two windows.
+ * @retval EMBER_E_NUMERIC      a loss is not finite; the message names the layer at fault.
  * @retval EMBER_E_INTERRUPTED  ember_interrupt() was called.
  */
 EMBER_API EMBER_CHECKED ember_status ember_eval(ember_model *model, const char *const *paths,

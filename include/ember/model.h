@@ -35,6 +35,7 @@ typedef struct ember_model_options {
  * @retval EMBER_E_SHAPE        a tensor has another shape than the config says.
  * @retval EMBER_E_CONFIG       config.json says something that no model can be made of.
  * @retval EMBER_E_UNSUPPORTED  a format or a tokenizer that this build does not read.
+ * @retval EMBER_E_NUMERIC      a weight is NaN or infinite; the message names the tensor.
  * @retval EMBER_E_NOMEM        no room for the weights, 4 bytes a parameter.
  */
 EMBER_API EMBER_CHECKED ember_status ember_model_open(const char *path,

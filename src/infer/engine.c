@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/interrupt.h"
+#include "models/diagnose.h"
 
 enum { CHUNK = 512 };
 
@@ -259,4 +260,21 @@ ember_status em_engine_feed(struct em_engine *e, struct em_conversation *const *
         }
         EM_TRY(run(e, pass, gather(e, pass, c, n)));
     }
+}
+
+void em_engine_diagnose(const struct em_engine *e, const struct em_conversation *c, char *text,
+                        size_t size)
+{
+    // The whole conversation at once gives what its pieces gave.
+    const size_t offset[] = {0, c->fed};
+    const ember_batch batch = {
+        .n_tokens = c->fed, .n_sequences = 1, .offset = offset, .tokens = c->ids};
+    em_model_diagnose(
+        e->model,
+        &(struct em_diagnosis){.backend = e->options.backend,
+                               .pool = e->options.pool,
+                               .bf16 = e->options.bf16,
+                               .head = EM_HEAD_LAST,
+                               .run = &(struct em_run){.batch = &batch, .loss_scale = 1}},
+        text, size);
 }

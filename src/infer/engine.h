@@ -53,4 +53,8 @@ ember_status em_conversation_append(struct em_conversation *c, const int32_t *id
 ember_status em_engine_feed(struct em_engine *e, struct em_conversation *const *c,
                             size_t n) EMBER_CHECKED;
 
+// Why a conversation's logits are not finite, as a clause: see em_model_diagnose().
+void em_engine_diagnose(const struct em_engine *e, const struct em_conversation *c, char *text,
+                        size_t size);
+
 #endif

@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "formats/safetensors.h"
+#include "models/diagnose.h"
 
 // What a row-by-row pass reads: B sequences of T tokens.
 struct input {
@@ -79,6 +80,10 @@ static ember_status read_values(const struct em_safetensors *file, const struct 
     in->T = t->shape[1];
     if (!(in->values = em_calloc(t->elements, sizeof(float)))) return EMBER_E_NOMEM;
     EM_TRY(read_floats(t, path, in->values));
+    for (size_t i = 0; i < t->elements; i++)
+        if (!isfinite(in->values[i]))
+            return em_fail(EMBER_E_RANGE, "%s: inputs[%zu] is %g; it has to be finite", path, i,
+                           (double)in->values[i]);
     if (!spans) return EMBER_OK;
     if (spans->rank != 2 || spans->shape[0] != in->B || spans->shape[1] != in->T)
         return em_fail(EMBER_E_SHAPE, "%s: timespans has to be [%zu, %zu]", path, in->B, in->T);
@@ -112,6 +117,36 @@ static ember_batch rows_batch(const struct em_model *m, const struct input *in, 
     return batch;
 }
 
+// Nothing that is no number goes into a file as an answer.
+static ember_status not_finite(const struct em_model *m, const struct input *in, size_t row,
+                               const struct em_forward_job *job)
+{
+    size_t offset[2];
+    char where[512];
+    const ember_batch batch = rows_batch(m, in, row, 0, in->T, offset);
+    em_model_diagnose(
+        m,
+        &(struct em_diagnosis){.backend = job->backend,
+                               .pool = job->pool,
+                               .bf16 = job->bf16,
+                               .head = EM_HEAD_ALL,
+                               .run = &(struct em_run){.batch = &batch, .loss_scale = 1}},
+        where, sizeof where);
+    return em_fail(EMBER_E_NUMERIC, "%s of row %zu are not finite: %s",
+                   m->vocabulary ? "logits" : "outputs", row, where);
+}
+
+static ember_status check_gradients(const struct em_model *m)
+{
+    for (size_t i = 0; i < m->n_file_tensors; i++) {
+        const struct em_file_tensor *f = &m->file_tensor[i];
+        if (f->param->tensor.grad &&
+            !em_all_finite(em_f32(f->param->tensor.grad) + f->offset, f->count))
+            return em_fail(EMBER_E_NUMERIC, "grad.%s is not finite", f->name);
+    }
+    return EMBER_OK;
+}
+
 static ember_status run_logits(struct em_model *m, const struct input *in,
                                const struct em_forward_job *job, float *logits)
 {
@@ -140,8 +175,12 @@ static ember_status run_logits(struct em_model *m, const struct input *in,
             if (job->chunk) batch.state_in = batch.state_out = &state;
             EM_TRY_GOTO(status, out,
                         em_program_forward(p, &(struct em_run){.batch = &batch, .loss_scale = 1}));
-            memcpy(logits + (row * in->T + begin) * width, em_f32(outputs.logits),
-                   (end - begin) * width * sizeof *logits);
+            float *to = logits + (row * in->T + begin) * width;
+            memcpy(to, em_f32(outputs.logits), (end - begin) * width * sizeof *to);
+            if (!em_all_finite(to, (end - begin) * width)) {
+                status = not_finite(m, in, row, job);
+                goto out;
+            }
         }
     }
 out:
@@ -249,6 +288,7 @@ static ember_status run(struct em_model *m, const struct input *in, const char *
         EM_TRY_GOTO(status, out, run_gradients(m, in, job, &result));
     }
     EM_TRY_GOTO(status, out, run_logits(m, in, job, result.logits));
+    if (job->gradients) EM_TRY_GOTO(status, out, check_gradients(m));
     status = write_result(m, in, &result, job->gradients, out);
 out:
     em_free(result.logits);

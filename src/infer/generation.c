@@ -1,5 +1,7 @@
 #include "infer/generation.h"
 
+#include <stdio.h>
+
 #include "base/alloc.h"
 
 const char *ember_finish_name(ember_finish finish)
@@ -78,6 +80,18 @@ static ember_status close_text(struct slot *s)
     return s->request->tokenizer ? em_text_stream_end(&s->stream) : EMBER_OK;
 }
 
+static ember_status draw(struct run *run, struct slot *s, int32_t *id)
+{
+    const struct em_conversation *c = s->conversation;
+    const ember_status status =
+        em_sample(s->request->chain, &run->work, c->logits, c->ids, c->count, &s->rng, id);
+    if (status != EMBER_E_NUMERIC) return status;
+    char why[512], what[256];
+    snprintf(what, sizeof what, "%s", ember_last_error());
+    em_engine_diagnose(run->engine, c, why, sizeof why);
+    return em_fail(status, "%s: %s", what, why);
+}
+
 static ember_status step(struct run *run, struct slot *s)
 {
     const struct em_request *r = s->request;
@@ -88,7 +102,7 @@ static ember_status step(struct run *run, struct slot *s)
         EM_TRY(close_text(s));
         return finish(s, EMBER_FINISH_LENGTH);
     }
-    EM_TRY(em_sample(r->chain, &run->work, c->logits, c->ids, c->count, &s->rng, &id));
+    EM_TRY(draw(run, s, &id));
     EM_TRY(em_conversation_append(c, &id, 1));
     if (r->on_token) EM_TRY(r->on_token(r->context, id));
     const bool end = ends(r, id);

@@ -1,15 +1,20 @@
 #include "infer/perplexity.h"
 
+#include <math.h>
+
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "data/windows.h"
+#include "models/diagnose.h"
 
 // Windows share a pass up to so many tokens; longer ones run in chunks through a state.
 enum { PASS_TOKENS = 2048 };
 
 struct scorer {
+    const struct em_model *model;
+    const struct em_perplexity_options *options;
     struct em_program *program;
     struct em_model_outputs outputs;
     ember_state *state;
@@ -19,7 +24,7 @@ struct scorer {
 static ember_status open_scorer(const struct em_model *m,
                                 const struct em_perplexity_options *options, struct scorer *s)
 {
-    *s = (struct scorer){.max_tokens = PASS_TOKENS};
+    *s = (struct scorer){.model = m, .options = options, .max_tokens = PASS_TOKENS};
     if (!m->vocabulary)
         return em_fail(EMBER_E_UNSUPPORTED, "%s: the model reads vectors, not tokens", m->name);
     EM_TRY(em_program_create(&(struct em_program_options){.backend = options->backend,
@@ -40,18 +45,33 @@ static void close_scorer(struct scorer *s)
     em_program_destroy(s->program);
 }
 
+static ember_status not_finite(const struct scorer *s, const struct em_run *run)
+{
+    char why[512] = "in a window that is too long to be looked at";
+    if (!run->batch->state_in)
+        em_model_diagnose(s->model,
+                          &(struct em_diagnosis){.backend = s->options->backend,
+                                                 .pool = s->options->pool,
+                                                 .bf16 = s->options->bf16,
+                                                 .head = EM_HEAD_LOSS,
+                                                 .run = run},
+                          why, sizeof why);
+    return em_fail(EMBER_E_NUMERIC, "the loss is not finite: %s", why);
+}
+
 // The step's sum in double, token by token: it does not depend on how windows share passes.
 static ember_status run(struct scorer *s, const ember_batch *batch, struct em_perplexity *sum)
 {
     if (em_interrupted()) return em_fail(EMBER_E_INTERRUPTED, "stopped on request");
-    EM_TRY(em_program_forward(s->program, &(struct em_run){.batch = batch, .loss_scale = 1}));
+    const struct em_run pass = {.batch = batch, .loss_scale = 1};
+    EM_TRY(em_program_forward(s->program, &pass));
     const float *nll = em_f32(s->outputs.nll);
     for (size_t t = 0; t < batch->n_tokens; t++) {
         if (batch->targets[t] < 0) continue;
         sum->nats += (double)nll[t];
         sum->tokens++;
     }
-    return EMBER_OK;
+    return isfinite(sum->nats) ? EMBER_OK : not_finite(s, &pass);
 }
 
 static ember_status score(struct scorer *s, const ember_batch *b, struct em_perplexity *sum)

@@ -1,10 +1,12 @@
 // Reading a model folder.
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "models/diagnose.h"
 #include "models/model.h"
 #include "models/model_priv.h"
 
@@ -105,30 +107,30 @@ static ember_status check(const struct em_model *m, const struct em_weights *wei
     return EMBER_OK;
 }
 
-static bool is_finite(const float *x, size_t n)
-{
-    bool finite = true;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, x + i, sizeof bits);
-        finite &= (bits & 0x7f800000u) != 0x7f800000u;
-    }
-    return finite;
-}
-
 // One such weight makes every result NaN, and nothing later would say where it came from.
-static void warn_not_finite(const struct em_model *m, const struct em_weights *weights)
+static ember_status refuse_not_finite(const struct em_model *m, const struct em_weights *weights)
 {
     size_t count = 0;
-    const char *first = NULL;
+    const struct em_file_tensor *first = NULL;
     for (size_t i = 0; i < m->n_file_tensors; i++) {
         const struct em_file_tensor *f = &m->file_tensor[i];
-        if (is_finite(em_f32(&f->param->tensor) + f->offset, f->count)) continue;
-        if (!count++) first = f->name;
+        if (em_all_finite(em_f32(&f->param->tensor) + f->offset, f->count)) continue;
+        if (!count++) first = f;
     }
-    if (count)
-        em_warn("%s: %zu tensors hold values that are not finite, the first is %s",
-                em_weights_path(weights), count, first);
+    if (!count) return EMBER_OK;
+    const float *x = em_f32(&first->param->tensor) + first->offset;
+    size_t i = 0, bad = 0;
+    while (isfinite(x[i]))
+        i++;
+    for (size_t j = i; j < first->count; j++)
+        bad += !isfinite(x[j]);
+    char others[48] = "";
+    if (count > 1) snprintf(others, sizeof others, "; so do %zu other tensors", count - 1);
+    return em_fail(EMBER_E_NUMERIC,
+                   "%s: tensor %s has %zu of %zu values that are not finite, the first is %g at "
+                   "%zu%s",
+                   em_weights_path(weights), first->name, bad, first->count, (double)x[i], i,
+                   others);
 }
 
 static int by_address(const void *a, const void *b)
@@ -167,7 +169,7 @@ ember_status em_model_load(struct em_model *m, const struct em_weights *weights)
         status = load_one(weights, &m->file_tensor[i], &used[i]);
     if (status == EMBER_OK) {
         note_unused(m, weights, used, m->n_file_tensors);
-        warn_not_finite(m, weights);
+        status = refuse_not_finite(m, weights);
     }
     em_free(used);
     em_packs_changed(m->packs);

@@ -64,8 +64,8 @@ size_t em_model_bytes(const struct em_model *m);
 ember_status em_model_allocate(struct em_model *m) EMBER_CHECKED;
 // Random start: normal with the config's initializer_range, ones and zeros where the layers say so.
 void em_model_init(struct em_model *m, uint64_t seed);
-// Every tensor by its file name; a missing one, or one of another shape, fails; unused ones, and
-// values that are not finite, are a line each.
+// Every tensor by its file name; a missing one, one of another shape, or one with values that are
+// not finite (EMBER_E_NUMERIC) fails; unused ones are a line.
 ember_status em_model_load(struct em_model *m, const struct em_weights *weights) EMBER_CHECKED;
 
 // A model folder: config.json and its weights. create, allocate, load.

@@ -57,10 +57,8 @@ ember_status em_evaluate(struct em_stepper *s, const struct em_evaluation *e,
             EM_TRY(em_windows_next(&w, &s->packed, &more));
             if (!more) break;
             if (em_interrupted()) return em_fail(EMBER_E_INTERRUPTED, "stopped while evaluating");
-            EM_TRY(em_stepper_evaluate(s, &nats, &scored));
-            if (!isfinite(nats))
-                return em_fail(EMBER_E_NUMERIC, "the loss on held-out text of %s is not finite",
-                               e->dataset->domains[d].name);
+            const ember_status status = em_stepper_evaluate(s, &nats, &scored);
+            if (status != EMBER_OK) return em_fail_in(status, "%s", e->dataset->domains[d].name);
             if (e->experts) EM_TRY(count_experts(s, e->experts, d));
             scores[d].nats += nats;
             scores[d].bytes += em_packed_bytes(&s->packed);

@@ -138,29 +138,53 @@ static void update_blocks(void *arg, size_t begin, size_t end, unsigned thread)
         for (size_t m = 0; m < t->optimizer->moments; m++)
             u.moment[m] = t->moments[m] + b->offset;
         t->optimizer->update(t->optimizer_options, &t->step, &u);
+        double sum = em_kernels()->sum_squares_f32(u.value, u.count);
+        for (size_t m = 0; m < t->optimizer->moments; m++)
+            sum += em_kernels()->sum_squares_f32(u.moment[m], u.count);
+        t->partial[i] = sum; // finite as long as all of them are
     }
 }
 
-void em_trainable_update(struct em_trainable *t, const struct em_update_step *step, bool dry)
+const struct em_param *em_trainable_update(struct em_trainable *t,
+                                           const struct em_update_step *step, bool dry)
 {
     t->step = *step;
     t->dry = dry;
     em_parallel(t->pool, t->n_blocks, 1, update_blocks, t);
     em_packs_changed(t->model->packs);
+    for (size_t i = 0; i < t->n_blocks; i++)
+        if (!isfinite(t->partial[i])) return t->block[i].param;
+    return NULL;
 }
 
-const struct em_param *em_trainable_find_bad(const struct em_trainable *t, bool values,
-                                             size_t *count)
+static size_t count_bad(const float *x, size_t n)
 {
-    for (size_t i = 0; i < t->model->params.count; i++) {
-        const struct em_param *p = t->model->params.param[i];
-        if (!values && p->frozen) continue;
-        const float *x = values ? em_f32(&p->tensor) : em_f32(p->tensor.grad);
-        const size_t n = ember_tensor_count(&p->tensor);
-        *count = 0;
-        for (size_t j = 0; j < n; j++)
-            *count += !isfinite(x[j]);
-        if (*count) return p;
+    size_t bad = 0;
+    for (size_t i = 0; i < n; i++)
+        bad += !isfinite(x[i]);
+    return bad;
+}
+
+const struct em_param *em_trainable_bad_gradient(const struct em_trainable *t, size_t *count)
+{
+    for (size_t i = t->n_blocks; i-- > 0;) {
+        const struct em_trainable_block *b = &t->block[i];
+        *count = count_bad(t->gradients + b->offset, b->count);
+        if (!*count) continue;
+        while (i-- > 0 && t->block[i].param == b->param) // a large one has several blocks
+            *count += count_bad(t->gradients + t->block[i].offset, t->block[i].count);
+        return b->param;
+    }
+    return NULL;
+}
+
+const struct em_param *em_trainable_bad_moment(const struct em_trainable *t, size_t m,
+                                               size_t *count)
+{
+    for (size_t i = 0; i < t->n_blocks; i++) {
+        const struct em_trainable_block *b = &t->block[i];
+        *count = count_bad(t->moments[m] + b->offset, b->count);
+        if (*count) return b->param;
     }
     return NULL;
 }

@@ -37,13 +37,18 @@ void em_trainable_zero_moments(struct em_trainable *t);
 // The 2-norm of the whole gradient.
 double em_trainable_norm(struct em_trainable *t);
 // One optimizer step over every parameter that has a gradient. `dry`: the same work, but on the
-// gradients' memory instead of the parameters'; moments are garbage then.
-void em_trainable_update(struct em_trainable *t, const struct em_update_step *step, bool dry);
+// gradients' memory instead of the parameters'; moments are garbage then. Gives the first parameter
+// whose values or moments are no longer finite, NULL: none. They are looked at while they are in
+// the cache.
+const struct em_param *em_trainable_update(struct em_trainable *t,
+                                           const struct em_update_step *step, bool dry);
 
-// The first parameter (in the model's order) with a gradient, or with `values` a value, that is not
-// finite; NULL: none. *count: how many of its elements are not.
-const struct em_param *em_trainable_find_bad(const struct em_trainable *t, bool values,
-                                             size_t *count);
+// The last parameter (in the model's order) whose gradient is not finite, as backward came to it
+// first; the first whose moment `m` is not; NULL: none. *count: how many of its elements are not.
+// See em_model_find_bad() for values.
+const struct em_param *em_trainable_bad_gradient(const struct em_trainable *t, size_t *count);
+const struct em_param *em_trainable_bad_moment(const struct em_trainable *t, size_t m,
+                                               size_t *count);
 
 // Where a parameter's moments and gradient begin in their arrays.
 size_t em_trainable_offset(const struct em_trainable *t, size_t param);

@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "formats/state.h"
+#include "models/diagnose.h"
 #include "train/run.h"
 
 enum { FORMAT = 1 };
@@ -161,7 +162,11 @@ static ember_status read_moments(struct em_training *t, const struct em_weights 
             const struct em_st_tensor *tensor;
             snprintf(name, sizeof name, "moment%zu.%s", m + 1, p->tensor.name);
             EM_TRY(em_weights_need(file, name, p->tensor.dim, p->tensor.ndim, &tensor));
-            EM_TRY(em_st_tensor_f32(tensor, t->trainable.moments[m] + offset));
+            float *to = t->trainable.moments[m] + offset;
+            EM_TRY(em_st_tensor_f32(tensor, to));
+            if (!em_all_finite(to, ember_tensor_count(&p->tensor)))
+                return em_fail(EMBER_E_NUMERIC, "%s: tensor %s has values that are not finite",
+                               em_weights_path(file), name);
         }
     }
     return EMBER_OK;
@@ -254,17 +259,24 @@ static ember_status fill(const struct em_training *t, const struct em_state_writ
     return status;
 }
 
+// What is not finite is not worth going on from, and would replace what is.
+static ember_status check_finite(const struct em_training *t)
+{
+    size_t count;
+    const struct em_param *bad = em_model_find_bad(t->model, &count);
+    if (bad)
+        return em_fail(EMBER_E_NUMERIC, "%zu values of %s are not finite", count, bad->tensor.name);
+    for (size_t m = 0; m < t->trainable.optimizer->moments; m++)
+        if ((bad = em_trainable_bad_moment(&t->trainable, m, &count)))
+            return em_fail(EMBER_E_NUMERIC, "%zu values of moment %zu of %s are not finite", count,
+                           m + 1, bad->tensor.name);
+    return EMBER_OK;
+}
+
 ember_status em_run_save(struct em_training *t)
 {
     struct em_state_writer w = {0};
-    size_t count;
-    const struct em_param *bad = em_trainable_find_bad(&t->trainable, true, &count);
-    if (bad)
-        return em_fail(
-            EMBER_E_NUMERIC,
-            "step %llu: %zu values of %s are not finite: no state is saved, the last one "
-            "stays",
-            (unsigned long long)t->progress.step, count, bad->tensor.name);
+    EM_TRY(check_finite(t));
     // Logs are on disk before the state that knows their sizes.
     EM_TRY(em_run_log_sync(&t->log));
     EM_TRY(em_state_begin(t->run.dir, t->progress.step, &w));

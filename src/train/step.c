@@ -1,9 +1,11 @@
 #include "train/step.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "models/diagnose.h"
 
 static ember_status prepare_routers(struct em_stepper *s)
 {
@@ -89,19 +91,34 @@ static double sum_nll(const struct em_stepper *s, const ember_batch *b, uint64_t
     return sum;
 }
 
+static void diagnose(const struct em_stepper *s, const struct em_run *run, char *text, size_t size)
+{
+    em_model_diagnose(s->model,
+                      &(struct em_diagnosis){.backend = s->options.backend,
+                                             .pool = s->options.pool,
+                                             .bf16 = s->options.bf16,
+                                             .head = EM_HEAD_LOSS,
+                                             .run = run},
+                      text, size);
+}
+
 ember_status em_stepper_evaluate(struct em_stepper *s, double *nats, uint64_t *scored)
 {
     const struct em_run run = {.batch = &s->packed.batch, .loss_scale = 1, .seed = s->options.seed};
     EM_TRY(em_program_forward(s->program, &run));
     *scored = 0;
     *nats = sum_nll(s, &s->packed.batch, scored);
-    return EMBER_OK;
+    if (isfinite(*nats)) return EMBER_OK;
+    char where[512];
+    diagnose(s, &run, where, sizeof where);
+    return em_fail(EMBER_E_NUMERIC, "the loss on held-out text is not finite: %s", where);
 }
 
-static ember_status not_finite_loss(struct em_stepper *s, uint64_t step)
+static ember_status not_finite_loss(const struct em_stepper *s, const struct em_run *run,
+                                    uint64_t step)
 {
-    char where[256];
-    em_find_not_finite(s, &s->packed.batch, where, sizeof where);
+    char where[512];
+    diagnose(s, run, where, sizeof where);
     return em_fail(EMBER_E_NUMERIC, "step %llu: the loss is not finite: %s",
                    (unsigned long long)(step + 1), where);
 }
@@ -109,13 +126,59 @@ static ember_status not_finite_loss(struct em_stepper *s, uint64_t step)
 static ember_status not_finite_gradient(const struct em_stepper *s, uint64_t step, double norm)
 {
     size_t count = 0;
-    const struct em_param *p = em_trainable_find_bad(s->trainable, false, &count);
+    const struct em_param *p = em_model_find_bad(s->model, &count);
+    if (p) // the loss did not need it, or did not show it
+        return em_fail(EMBER_E_NUMERIC, "step %llu: %zu of the %zu values of %s are not finite",
+                       (unsigned long long)(step + 1), count, ember_tensor_count(&p->tensor),
+                       p->tensor.name);
+    p = em_trainable_bad_gradient(s->trainable, &count);
     if (!p)
         return em_fail(EMBER_E_NUMERIC, "step %llu: the gradient's norm is %g",
                        (unsigned long long)(step + 1), norm);
     return em_fail(
-        EMBER_E_NUMERIC, "step %llu: %zu of the %zu values of the gradient of %s are not finite",
-        (unsigned long long)(step + 1), count, ember_tensor_count(&p->tensor), p->tensor.name);
+        EMBER_E_NUMERIC,
+        "step %llu: the loss is finite, but not its gradient: on the way back from it %s is the "
+        "first where %zu of the %zu values are not",
+        (unsigned long long)(step + 1), p->tensor.name, count, ember_tensor_count(&p->tensor));
+}
+
+static size_t count_bad(const float *x, size_t n)
+{
+    size_t bad = 0;
+    for (size_t i = 0; i < n; i++)
+        bad += !isfinite(x[i]);
+    return bad;
+}
+
+static ember_status not_finite_update(const struct em_stepper *s, const struct em_param *p,
+                                      const struct em_update_step *update)
+{
+    const struct em_trainable *t = s->trainable;
+    const size_t n = ember_tensor_count(&p->tensor);
+    size_t i = 0, offset, used = 0;
+    char moments[128] = "";
+    while (s->model->params.param[i] != p)
+        i++;
+    offset = em_trainable_offset(t, i);
+    for (size_t m = 0; m < t->optimizer->moments; m++)
+        used += (size_t)snprintf(moments + used, sizeof moments - used, ", %zu of its moment %zu",
+                                 count_bad(t->moments[m] + offset, n), m + 1);
+    return em_fail(EMBER_E_NUMERIC,
+                   "step %llu: the update of %s leaves numbers that are not finite: %zu of its %zu "
+                   "values%s (learning rate %g)",
+                   (unsigned long long)update->number, p->tensor.name,
+                   count_bad(em_f32(&p->tensor), n), n, moments, update->lr);
+}
+
+static ember_status check_selection_bias(const struct em_stepper *s, uint64_t step)
+{
+    for (size_t i = 0; i < s->n_routers; i++) {
+        const struct em_router_record *r = &s->routers[i];
+        if (r->bias && !em_all_finite(em_f32(r->bias), r->routing.n_experts))
+            return em_fail(EMBER_E_NUMERIC, "step %llu: %s, the selection bias, is not finite",
+                           (unsigned long long)(step + 1), r->bias->name);
+    }
+    return EMBER_OK;
 }
 
 static ember_status run_part(struct em_stepper *s, const struct em_step_request *q, size_t part,
@@ -126,17 +189,17 @@ static ember_status run_part(struct em_stepper *s, const struct em_step_request 
                  end = (part + 1) * b->batch / s->options.accumulate;
     EM_TRY(em_batches_fill(b, q->step, first, end - first, &s->packed));
     const ember_batch *batch = &s->packed.batch;
-    EM_TRY(em_program_forward(s->program,
-                              &(struct em_run){.batch = batch,
-                                               .training = true,
-                                               .gradients = true,
-                                               .loss_scale = 1 / (double)b->scored,
-                                               .aux_scale = 1 / (double)s->options.accumulate,
-                                               .seed = s->options.seed,
-                                               .step = q->step * s->options.accumulate + part}));
+    const struct em_run run = {.batch = batch,
+                               .training = true,
+                               .gradients = true,
+                               .loss_scale = 1 / (double)b->scored,
+                               .aux_scale = 1 / (double)s->options.accumulate,
+                               .seed = s->options.seed,
+                               .step = q->step * s->options.accumulate + part};
+    EM_TRY(em_program_forward(s->program, &run));
     uint64_t scored = 0;
     const double nats = sum_nll(s, batch, &scored);
-    if (!isfinite(nats)) return not_finite_loss(s, q->step);
+    if (!isfinite(nats)) return not_finite_loss(s, &run, q->step);
     for (size_t i = 0; i < s->n_routers; i++)
         em_router_figures_add(&s->figures[i], &s->routers[i], batch->n_tokens);
     EM_TRY(em_program_backward(s->program));
@@ -159,11 +222,14 @@ ember_status em_step(struct em_stepper *s, const struct em_step_request *q,
     if (!isfinite(sum.grad_norm)) return not_finite_gradient(s, q->step, sum.grad_norm);
     const double scale = q->clip > 0 && sum.grad_norm > q->clip ? q->clip / sum.grad_norm : 1;
     const struct em_update_step update = {q->step + 1, q->lr, scale};
-    em_trainable_update(s->trainable, &update, q->dry);
-    if (q->dry)
+    const struct em_param *bad = em_trainable_update(s->trainable, &update, q->dry);
+    if (q->dry) {
         em_trainable_zero_moments(s->trainable);
-    else
+    } else {
+        if (bad) return not_finite_update(s, bad, &update);
         em_update_selection_bias(s->routers, s->figures, s->n_routers);
+        EM_TRY(check_selection_bias(s, q->step));
+    }
     *out = sum;
     return EMBER_OK;
 }

@@ -50,8 +50,9 @@ struct em_step_figures {
     double grad_norm; // before clipping
     uint64_t tokens;
 };
-// EMBER_E_NUMERIC: the loss or a gradient is not finite. Parameters and moments are then as before
-// the step; the message names the step, the layer and the tensor.
+// EMBER_E_NUMERIC: the loss, a gradient, or what the update makes of them is not finite; the message
+// names the step, the layer and the tensor. But in the last case parameters and moments are as
+// before the step.
 ember_status em_step(struct em_stepper *s, const struct em_step_request *request,
                      struct em_step_figures *out) EMBER_CHECKED;
 
@@ -59,9 +60,5 @@ ember_status em_step(struct em_stepper *s, const struct em_step_request *request
 // negative log-likelihoods in nats.
 ember_status em_stepper_evaluate(struct em_stepper *s, double *nats,
                                  uint64_t *scored) EMBER_CHECKED;
-
-// Where the numbers of the present batch go wrong first, as text for a message: the weights, or
-// the output of an operation.
-void em_find_not_finite(struct em_stepper *s, const ember_batch *batch, char *text, size_t size);
 
 #endif

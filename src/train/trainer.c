@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "formats/state.h"
 #include "train/run.h"
 
 void em_train_result_deinit(struct em_train_result *r)
@@ -132,18 +133,28 @@ static ember_status stop_here(struct em_training *t)
                    (unsigned long long)t->progress.step);
 }
 
-// A step that failed has changed nothing, so what was before it is good, and is kept.
+// A step that failed has mostly changed nothing, so what was before it is good, and is kept. Where
+// the update itself went wrong, or a weight in memory, what was saved last stays.
 static ember_status keep_good_state(struct em_training *t)
 {
-    char why[1024];
+    char why[800], kept[160] = "nothing was saved before it", *path = NULL;
+    uint64_t step = 0;
     snprintf(why, sizeof why, "%s", ember_last_error());
-    if (em_run_save(t) != EMBER_OK)
-        return em_fail(EMBER_E_NUMERIC, "%s; the state before it could not be saved: %s", why,
+    const ember_status saved = em_run_save(t);
+    if (saved != EMBER_OK && saved != EMBER_E_NUMERIC)
+        return em_fail(EMBER_E_NUMERIC, "%s; the state before it could not be saved: %.200s", why,
                        ember_last_error());
-    return em_fail(EMBER_E_NUMERIC,
-                   "%s; the state after step %llu is kept: --resume with a smaller train.lr may go "
-                   "on from it",
-                   why, (unsigned long long)t->progress.step);
+    if (saved == EMBER_OK)
+        step = t->progress.step;
+    else if (em_state_find(t->run.dir, &path, &step) != EMBER_OK)
+        snprintf(kept, sizeof kept, "%.150s", ember_last_error());
+    if (saved == EMBER_OK || path)
+        snprintf(kept, sizeof kept,
+                 "the state after step %llu is kept: --resume with a smaller train.lr may go on "
+                 "from it",
+                 (unsigned long long)step);
+    em_free(path);
+    return em_fail(EMBER_E_NUMERIC, "%s; %s", why, kept);
 }
 
 static ember_status loop(struct em_training *t)
@@ -157,6 +168,7 @@ static ember_status loop(struct em_training *t)
         if (evaluation_is_due(t)) {
             const ember_status status = evaluate(t);
             if (status == EMBER_E_INTERRUPTED) return stop_here(t);
+            if (status == EMBER_E_NUMERIC) return keep_good_state(t);
             EM_TRY(status);
             dirty = true;
         }

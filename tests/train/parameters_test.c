@@ -6,6 +6,7 @@
 #include <ember/runtime.h>
 
 #include "base/alloc.h"
+#include "models/diagnose.h"
 #include "support/check.h"
 #include "train/parameters.h"
 
@@ -144,18 +145,18 @@ static void what_is_not_finite_is_found(void **state)
     open_subject(&s, 1);
     size_t count = 99;
     em_trainable_zero_gradients(&s.trainable);
-    assert_null(em_trainable_find_bad(&s.trainable, false, &count));
-    assert_null(em_trainable_find_bad(&s.trainable, true, &count));
+    assert_null(em_trainable_bad_gradient(&s.trainable, &count));
+    assert_null(em_model_find_bad(s.model, &count));
     const struct em_param *p =
         em_params_find(&s.model->params, "blocks.1.channel.expert.up.weight");
     assert_non_null(p);
     em_f32(p->tensor.grad)[3] = NAN;
     em_f32(p->tensor.grad)[5] = -INFINITY;
-    assert_ptr_equal(em_trainable_find_bad(&s.trainable, false, &count), p);
+    assert_ptr_equal(em_trainable_bad_gradient(&s.trainable, &count), p);
     assert_int_equal(count, 2);
     assert_false(isfinite(em_trainable_norm(&s.trainable)));
     em_f32(&p->tensor)[0] = INFINITY;
-    assert_ptr_equal(em_trainable_find_bad(&s.trainable, true, &count), p);
+    assert_ptr_equal(em_model_find_bad(s.model, &count), p);
     assert_int_equal(count, 1);
     close_subject(&s);
 }
