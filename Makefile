@@ -1,6 +1,6 @@
 # The few things to type. Everything is built and written under build/; CMakePresets.json has the details.
 .POSIX:
-.PHONY: all install demo test ci compare format clean
+.PHONY: all install demo test ci compare docs format clean
 PREFIX = /usr/local
 DESTDIR =
 
@@ -42,6 +42,13 @@ ci: test
 # Side by side with reference implementations (needs Python).
 compare:
 	@tools/compare.sh
+
+# What is made from the option tables: docs/components.md.
+docs:
+	@cmake --preset release
+	@cmake --build --preset release --target ember_cli
+	@build/release/ember registry --markdown >build/components.md
+	@mv build/components.md docs/components.md
 
 format:
 	@git ls-files '*.c' '*.h' | xargs clang-format -i

@@ -54,10 +54,8 @@ target_link_libraries(ember PUBLIC ember_needs PRIVATE $<BUILD_INTERFACE:ember_f
 function(ember_loads_plugins target)
   set_target_properties(${target} PROPERTIES LINK_DEPENDS ${CMAKE_SOURCE_DIR}/cmake/exports.list)
   target_link_options(${target} PRIVATE LINKER:--dynamic-list=${CMAKE_SOURCE_DIR}/cmake/exports.list)
-  if(NOT BUILD_SHARED_LIBS)
-    # Before the other libraries, in which whatever they still miss is found as usual.
-    target_link_options(${target} PRIVATE LINKER:--whole-archive $<TARGET_FILE:ember> LINKER:--no-whole-archive)
-  endif()
+  # Before the other libraries, in which whatever they still miss is found as usual.
+  target_link_options(${target} PRIVATE LINKER:--whole-archive $<TARGET_FILE:ember> LINKER:--no-whole-archive)
 endfunction()
 
 function(ember_room_target name)

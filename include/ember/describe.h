@@ -29,6 +29,10 @@ extern "C" {
 EMBER_API EMBER_CHECKED ember_status ember_registry_describe(const char *name, const char *kind,
                                                              bool json, char **text);
 
+/** The same as a page of Markdown, always with everything: docs/components.md is all of it. */
+EMBER_API EMBER_CHECKED ember_status ember_registry_markdown(const char *name, const char *kind,
+                                                             char **text);
+
 /**
  * A model folder, a .safetensors file or a config: the config's summary, parameters, what the
  * blocks consist of, experts, tensors, metadata, and where config and weights disagree.

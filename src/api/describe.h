@@ -25,6 +25,9 @@ ember_status em_describe(ember_status status, json_t *object, bool json,
                          ember_status (*print)(const json_t *object, struct em_buf *out),
                          char **text) EMBER_CHECKED;
 
+// Of the registry's description, with everything in it.
+ember_status em_print_markdown(const json_t *root, struct em_buf *out) EMBER_CHECKED;
+
 // "1,234,567" and "1.5 MiB", in `text`, which is returned.
 const char *em_count_text(size_t n, char text[32]);
 const char *em_bytes_text(double bytes, char text[32]);

@@ -90,7 +90,7 @@ static ember_status unknown_name(const char *name)
                    name, near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }
 
-static ember_status collect(const char *name, const char *kind, json_t *root)
+static ember_status collect(const char *name, const char *kind, bool whole, json_t *root)
 {
     const struct em_component *c;
     json_t *list, *o;
@@ -104,7 +104,7 @@ static ember_status collect(const char *name, const char *kind, json_t *root)
             if ((int)c->kind != k || (kind && k != wanted)) continue;
             if (name && strcmp(c->name, name) != 0) continue;
             EM_TRY(em_put_object(list, NULL, &o));
-            EM_TRY(component(c, name != NULL, o));
+            EM_TRY(component(c, whole, o));
         }
     return name && !json_array_size(list) ? unknown_name(name) : EMBER_OK;
 }
@@ -167,11 +167,23 @@ static ember_status print_whole(const json_t *root, struct em_buf *out)
     return EMBER_OK;
 }
 
-ember_status ember_registry_describe(const char *name, const char *kind, bool json, char **text)
+static ember_status describe(const char *name, const char *kind, bool whole, bool json,
+                             ember_status (*print)(const json_t *root, struct em_buf *out),
+                             char **text)
 {
     EM_TRY(ember_start());
     json_t *root = json_object();
-    const ember_status status =
-        root ? collect(name, kind, root) : em_fail(EMBER_E_NOMEM, "out of memory: the registry");
-    return em_describe(status, root, json, name ? print_whole : print_list, text);
+    const ember_status status = root ? collect(name, kind, whole, root)
+                                     : em_fail(EMBER_E_NOMEM, "out of memory: the registry");
+    return em_describe(status, root, json, print, text);
+}
+
+ember_status ember_registry_describe(const char *name, const char *kind, bool json, char **text)
+{
+    return describe(name, kind, name != NULL, json, name ? print_whole : print_list, text);
+}
+
+ember_status ember_registry_markdown(const char *name, const char *kind, char **text)
+{
+    return describe(name, kind, true, false, em_print_markdown, text);
 }
