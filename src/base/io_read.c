@@ -2,6 +2,8 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "base/io_priv.h"
 
@@ -41,11 +43,19 @@ bool em_io_read_small(const char *path, char *text, size_t size)
     return got >= 0;
 }
 
+// A device that reads without end, or may never answer. Terminals and /dev/null are what people
+// give.
+static bool is_endless(int fd, const struct stat *s)
+{
+    return S_ISBLK(s->st_mode) ||
+           (S_ISCHR(s->st_mode) && s->st_rdev != makedev(1, 3) && !isatty(fd));
+}
+
 // Opens for reading; `size` is a hint (0 for pipes and /proc).
 static ember_status open_to_read(const char *path, bool regular_only, int *fd, size_t *size)
 {
     // Non-blocking, or opening a FIFO that nobody writes to would hang before its type is known.
-    const int opened = em_io_open(path, O_RDONLY | (regular_only ? O_NONBLOCK : 0), 0);
+    const int opened = em_io_open(path, O_RDONLY | O_NONBLOCK, 0);
     if (opened < 0) return em_fail_errno(path, "cannot open");
     struct stat s;
     ember_status status = EMBER_OK;
@@ -55,6 +65,10 @@ static ember_status open_to_read(const char *path, bool regular_only, int *fd, s
         status = em_fail(EMBER_E_IO, "%s: expected a file, found a directory", path);
     else if (regular_only && !S_ISREG(s.st_mode))
         status = em_fail(EMBER_E_IO, "%s: expected a regular file", path);
+    else if (is_endless(opened, &s))
+        status = em_fail(EMBER_E_IO, "%s: expected a file, found a device", path);
+    else if (!S_ISREG(s.st_mode) && fcntl(opened, F_SETFL, O_RDONLY) != 0)
+        status = em_fail_errno(path, "cannot read"); // a pipe whose writer is slow is waited for
     else if (S_ISREG(s.st_mode) && (uintmax_t)s.st_size > SIZE_MAX)
         status = em_fail(EMBER_E_NOMEM, "%s: does not fit into memory", path);
     if (status != EMBER_OK) {

@@ -37,7 +37,14 @@ static void files_are_written_and_read(void **state)
     assert_string_equal(b.data, "before 12345");
     CHECK_FAILS(em_read_file(path, 4, &b), EMBER_E_RANGE, "has 5 bytes, the limit is 4");
     assert_string_equal(b.data, "before 12345");
-    CHECK_FAILS(em_read_file("/dev/zero", 100, &b), EMBER_E_RANGE, "longer than the limit of 100");
+    CHECK_FAILS(em_read_file("/proc/self/status", 100, &b), EMBER_E_RANGE,
+                "longer than the limit of 100");
+    assert_string_equal(b.data, "before 12345");
+    CHECK_FAILS(em_read_file("/dev/zero", 0, &b), EMBER_E_IO, "/dev/zero: expected a file");
+    CHECK_OK(em_read_file("/dev/null", 0, &b));
+    const char *pipe = test_path(test_directory(), "pipe");
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    CHECK_OK(em_read_file(pipe, 0, &b)); // nobody writes to it: empty, and no wait for ever
     assert_string_equal(b.data, "before 12345");
     CHECK_OK(em_read_file("/proc/self/status", 0, &b)); // whose size is 0 until it is read
     assert_non_null(strstr(b.data, "VmRSS"));
