@@ -23,6 +23,7 @@ struct reader {
     size_t size, i;
     bool comments;
     int depth;
+    size_t memory;       // bytes that values may still take
     struct em_buf token; // the string or number being read
 };
 
@@ -69,6 +70,23 @@ static ember_status fail_near(const struct reader *r, size_t position, const cha
 static ember_status no_memory(const struct reader *r)
 {
     return em_fail(EMBER_E_NOMEM, "%s: out of memory", r->name);
+}
+
+// What jansson and malloc take for a value, about. Arrays and objects start with room for eight.
+enum {
+    CONTAINER_BYTES = 200,
+    NUMBER_BYTES = 32,
+    STRING_BYTES = 64,
+    SLOT_BYTES = 16,
+    PAIR_BYTES = 96
+};
+
+static ember_status take_memory(struct reader *r, size_t bytes)
+{
+    if (bytes > r->memory)
+        return fail_at(r, r->i, "more values than this file's size allows memory for");
+    r->memory -= bytes;
+    return EMBER_OK;
 }
 
 static ember_status skip_comment(struct reader *r)
@@ -328,6 +346,7 @@ static ember_status read_members(struct reader *r, json_t *array)
     EM_TRY(open(r, ']', &more));
     while (more) {
         json_t *value = NULL;
+        EM_TRY(take_memory(r, SLOT_BYTES));
         EM_TRY(read_value(r, &value));
         if (json_array_append_new(array, value)) return no_memory(r);
         EM_TRY(after_member(r, ']', &more));
@@ -345,7 +364,12 @@ static ember_status read_member(struct reader *r, json_t *object, char **key)
     EM_TRY(read_string(r));
     if (memchr(r->token.data, 0, r->token.size))
         return fail_at(r, start, "NUL byte in object key not supported");
-    if (json_object_get(object, r->token.data)) return fail_at(r, start, "duplicate object key");
+    if (json_object_get(object, r->token.data)) {
+        char what[96];
+        snprintf(what, sizeof what, "duplicate object key \"%.60s\"", r->token.data);
+        return fail_at(r, start, what);
+    }
+    EM_TRY(take_memory(r, PAIR_BYTES + r->token.size));
     if (!(*key = em_strndup(r->token.data, r->token.size))) return EMBER_E_NOMEM;
     EM_TRY(next(r, &c));
     if (c != ':') return fail_near(r, r->i, "':' expected");
@@ -373,6 +397,7 @@ static ember_status read_object(struct reader *r, json_t *object)
 
 static ember_status read_container(struct reader *r, bool object, json_t **out)
 {
+    EM_TRY(take_memory(r, CONTAINER_BYTES));
     json_t *value = object ? json_object() : json_array();
     if (!value) return no_memory(r);
     const ember_status status = object ? read_object(r, value) : read_members(r, value);
@@ -390,9 +415,11 @@ static ember_status read_value(struct reader *r, json_t **out)
     if (c == '{' || c == '[') return read_container(r, c == '{', out);
     if (c == '"') {
         EM_TRY(read_string(r));
+        EM_TRY(take_memory(r, STRING_BYTES + r->token.size));
         *out = json_stringn_nocheck(r->token.data, r->token.size);
         return *out ? EMBER_OK : no_memory(r);
     }
+    EM_TRY(take_memory(r, NUMBER_BYTES));
     if (c >= '0' && c <= '9') return read_number(r, out);
     if (in_word(c)) return read_word(r, out);
     return fail_near(r, r->i, "a value expected");
@@ -411,6 +438,10 @@ ember_status em_json_parse(const char *name, const char *text, size_t size, int 
 {
     struct reader r = {
         .name = name, .text = text, .size = size, .comments = flags & EM_JSON_COMMENTS};
+    // The text itself is the other half of "twice its size".
+    const size_t values = flags & EM_JSON_DENSE ? 3 : 1;
+    if (!em_mul_size(values, size, &r.memory) || !em_add_size(r.memory, 64 << 20, &r.memory))
+        r.memory = SIZE_MAX;
     json_t *value = NULL;
     em_buf_init(&r.token, 0);
     const ember_status status = read_all(&r, &value);

@@ -14,11 +14,13 @@
 
 enum em_json_flags {
     EM_JSON_COMMENTS = 1, // allow comments and trailing commas (recipes and configs)
+    EM_JSON_DENSE = 2,    // a file that is known for its many small values (vocabularies)
 };
 
-// `name` is used in messages only. Depth over 64 and invalid UTF-8 are EMBER_E_FORMAT. Also
-// accepted: the bare words Infinity, -Infinity and NaN that Python's json writes (as the strings of
-// the same spelling).
+// `name` is used in messages only. Depth over 64 and invalid UTF-8 are EMBER_E_FORMAT; so are more
+// values than fit, with the text, into twice its size and 64 MiB (EM_JSON_DENSE: four times), as
+// `[[],[],..` takes forty times its size. Also accepted: the bare words Infinity, -Infinity and NaN
+// that Python's json writes (as the strings of the same spelling).
 ember_status em_json_parse(const char *name, const char *text, size_t size, int flags,
                            json_t **out) EMBER_CHECKED;
 ember_status em_json_read(const char *path, size_t limit, int flags,
@@ -44,6 +46,10 @@ ember_status em_json_get_string(const json_t *object, const char *where, const c
 // have chosen one. Ember leaves it alone unless this is called, before there is any value; then
 // values come from em_alloc. Either way nothing is lost silently when memory ends.
 void em_json_use_seam(void);
+
+// What a message says was found: "an object", "12", "\"text\"", cut to fit; NULL: "nothing".
+// Returns `text`.
+const char *em_json_text(const json_t *value, char *text, size_t size);
 
 // The name in `names` nearest to `word` (edit distance, at most a third of its length), or NULL.
 const char *em_did_you_mean(const char *word, const char *const *names, size_t count);

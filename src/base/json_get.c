@@ -7,18 +7,18 @@
 
 enum { LONGEST_NAME = 64 };
 
-// What was found, short enough for a message. A long text is cut.
-static const char *describe(const json_t *value, char *text, size_t size)
+const char *em_json_text(const json_t *value, char *text, size_t size)
 {
-    switch (json_typeof(value)) {
-    case JSON_OBJECT: return "an object";
-    case JSON_ARRAY: return "an array";
-    case JSON_TRUE: return "true";
-    case JSON_FALSE: return "false";
-    case JSON_NULL: return "null";
+    switch (value ? (int)json_typeof(value) : -1) {
+    case JSON_OBJECT: snprintf(text, size, "an object"); break;
+    case JSON_ARRAY: snprintf(text, size, "an array"); break;
+    case JSON_TRUE: snprintf(text, size, "true"); break;
+    case JSON_FALSE: snprintf(text, size, "false"); break;
+    case JSON_NULL: snprintf(text, size, "null"); break;
     case JSON_STRING: snprintf(text, size, "\"%.60s\"", json_string_value(value)); break;
     case JSON_INTEGER: snprintf(text, size, "%lld", (long long)json_integer_value(value)); break;
-    case JSON_REAL: snprintf(text, size, "%.17g", json_real_value(value)); break;
+    case JSON_REAL: snprintf(text, size, "%.15g", json_real_value(value)); break;
+    default: snprintf(text, size, "nothing");
     }
     return text;
 }
@@ -40,7 +40,7 @@ static ember_status wrong(const char *where, const char *key, const json_t *valu
     char found[96];
     if (!where) where = "";
     return em_fail(EMBER_E_CONFIG, "%s%s%s: expected %s, found %s", where, joint(where), key,
-                   expected, describe(value, found, sizeof found));
+                   expected, em_json_text(value, found, sizeof found));
 }
 
 // NULL when there is nothing to read: absent or null.

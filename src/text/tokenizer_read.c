@@ -497,7 +497,7 @@ ember_status em_tokenizer_parse(const char *name, const char *text, size_t n,
                                 struct em_tokenizer **tokenizer)
 {
     json_t *root = NULL;
-    EM_TRY(em_json_parse(name, text, n, 0, &root));
+    EM_TRY(em_json_parse(name, text, n, EM_JSON_DENSE, &root));
     struct em_tokenizer *t = NULL;
     const ember_status status = em_tokenizer_from_json(name, root, &t);
     json_decref(root);
@@ -510,7 +510,7 @@ ember_status em_tokenizer_parse(const char *name, const char *text, size_t n,
 static ember_status open_file(const char *path, struct em_tokenizer **tokenizer)
 {
     json_t *root = NULL;
-    EM_TRY(em_json_read(path, (size_t)256 << 20, 0, &root));
+    EM_TRY(em_json_read(path, (size_t)256 << 20, EM_JSON_DENSE, &root));
     struct em_tokenizer *t = NULL;
     ember_status status = em_tokenizer_from_json(path, root, &t);
     json_decref(root);

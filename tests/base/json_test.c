@@ -145,6 +145,32 @@ static void hostile_texts_are_refused(void **state)
     json_decref(flat);
 }
 
+// `[[],[],..` is forty times as large in memory; a limit that a vocabulary fits in.
+static void values_take_no_more_memory_than_the_text_allows(void **state)
+{
+    (void)state;
+    enum { MEMBERS = 1 << 20, BYTES = 3 * MEMBERS };
+    char *text = malloc(BYTES + 1);
+    for (size_t i = 0; i < MEMBERS; i++)
+        memcpy(text + 1 + 3 * i, "[],", 3);
+    text[0] = '[';
+    text[BYTES] = ']';
+    json_t *v;
+    em_alloc_peak_reset();
+    const size_t before = em_alloc_live();
+    CHECK_FAILS(em_json_parse("dense.json", text, BYTES + 1, 0, &v), EMBER_E_FORMAT,
+                "more values than this file's size allows memory for");
+    assert_true(em_alloc_peak() - before <= BYTES + (64 << 20));
+    assert_int_equal(em_alloc_live(), before);
+    for (size_t i = 0; i < MEMBERS; i++)
+        memcpy(text + 1 + 3 * i, "12,", 3); // numbers are small
+    text[BYTES] = ']';
+    CHECK_OK(em_json_parse("dense.json", text, BYTES + 1, EM_JSON_COMMENTS, &v));
+    assert_true(em_alloc_peak() - before <= BYTES + (64 << 20));
+    json_decref(v);
+    free(text);
+}
+
 static void bare_words_become_strings(void **state)
 {
     (void)state;
@@ -279,6 +305,7 @@ static void without_memory_parsing_fails_and_nothing_leaks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(values_take_no_more_memory_than_the_text_allows),
         cmocka_unit_test(values_read_back_as_written),
         cmocka_unit_test(real_numbers_are_short_and_exact),
         cmocka_unit_test(another_decimal_point_changes_nothing),

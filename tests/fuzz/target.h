@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/json.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -31,6 +32,11 @@ static inline void require_reason(const char *file)
     const char *message = ember_last_error();
     require(strstr(message, file) != NULL);
     require(strlen(message) > strlen(file) + 4);
+}
+
+__attribute__((constructor)) static void count_json_values(void)
+{
+    em_json_use_seam();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
