@@ -29,8 +29,27 @@ struct batch {
 
 // ---- the key ----
 
+static void free_files(struct em_cache_file *files, size_t count)
+{
+    for (size_t i = 0; files && i < count; i++)
+        em_free(files[i].path);
+    em_free(files);
+}
+
+static ember_status look_at_files(const struct em_cache_request *r, struct em_cache_file *files)
+{
+    for (size_t i = 0; i < r->path_count; i++) {
+        struct em_file_hash hash;
+        EM_TRY(em_hash_file(r->paths[i], false, &hash));
+        files[i] = (struct em_cache_file){em_strdup(r->paths[i]), hash.bytes, hash.xxh3};
+        if (!files[i].path) return EMBER_E_NOMEM;
+    }
+    return EMBER_OK;
+}
+
 // Everything that decides what is in a cache. A file's name does not.
-static ember_status make_key(const struct em_cache_request *r, uint64_t *key)
+static ember_status make_key(const struct em_cache_request *r, const struct em_cache_file *files,
+                             uint64_t *key)
 {
     struct em_buf b;
     em_buf_init(&b, 0);
@@ -38,12 +57,9 @@ static ember_status make_key(const struct em_cache_request *r, uint64_t *key)
         &b, "tokens 1 %016llx %d %d %s\n", (unsigned long long)em_tokenizer_hash(r->tokenizer),
         r->no_eos, (int)r->options.format, r->options.text_key ? r->options.text_key : "text");
     for (size_t i = 0; i < r->path_count && status == EMBER_OK; i++) {
-        struct em_file_hash hash;
-        status = em_hash_file(r->paths[i], false, &hash);
         const char *dot = strchr(em_path_base(r->paths[i]), '.'); // its endings decide the format
-        if (status == EMBER_OK)
-            status = em_buf_printf(&b, "%016llx %llu %s\n", (unsigned long long)hash.xxh3,
-                                   (unsigned long long)hash.bytes, dot ? dot : "");
+        status = em_buf_printf(&b, "%016llx %llu %s\n", (unsigned long long)files[i].xxh3,
+                               (unsigned long long)files[i].bytes, dot ? dot : "");
     }
     if (status == EMBER_OK) *key = em_hash_bytes(b.data, b.size);
     em_buf_deinit(&b);
@@ -283,11 +299,11 @@ static ember_status open_in_memory(const struct em_cache_request *r, struct em_c
     return EMBER_OK;
 }
 
-ember_status em_cache_open(const struct em_cache_request *r, struct em_cache *out)
+static ember_status open_in_folder(const struct em_cache_request *r,
+                                   const struct em_cache_file *files, struct em_cache *out)
 {
-    if (!r->directory) return open_in_memory(r, out);
     uint64_t key;
-    EM_TRY(make_key(r, &key));
+    EM_TRY(make_key(r, files, &key));
     EM_TRY(em_make_directories(r->directory));
     char *stem = file_stem(r->directory, r->name);
     char *path = stem ? em_asprintf("%s-%016llx.tokens", stem, (unsigned long long)key) : NULL;
@@ -298,9 +314,26 @@ ember_status em_cache_open(const struct em_cache_request *r, struct em_cache *ou
     return status;
 }
 
+ember_status em_cache_open(const struct em_cache_request *r, struct em_cache *out)
+{
+    if (!r->directory) return open_in_memory(r, out);
+    struct em_cache_file *files = em_calloc(r->path_count ? r->path_count : 1, sizeof *files);
+    if (!files) return EMBER_E_NOMEM;
+    ember_status status = look_at_files(r, files);
+    if (status == EMBER_OK) status = open_in_folder(r, files, out);
+    if (status != EMBER_OK) {
+        free_files(files, r->path_count);
+        return status;
+    }
+    out->files = files;
+    out->file_count = r->path_count;
+    return EMBER_OK;
+}
+
 void em_cache_close(struct em_cache *cache)
 {
     if (cache->map.data) em_map_close(&cache->map);
     em_free(cache->memory);
+    free_files(cache->files, cache->file_count);
     *cache = (struct em_cache){0};
 }

@@ -22,13 +22,21 @@ struct em_cache_document {
     uint64_t hash;  // XXH3 of the text
 };
 
+// A file that a cache was made of.
+struct em_cache_file {
+    char *path;
+    uint64_t bytes, xxh3;
+};
+
 struct em_cache {
     const struct em_cache_document *documents; // [count + 1]; the last one's start is `tokens`
     uint64_t count, tokens;
     const uint16_t *narrow; // one of the two
     const uint32_t *wide;
     struct em_document_stats stats;
-    bool made; // and not found
+    bool made;                   // and not found
+    struct em_cache_file *files; // NULL where the cache is kept in memory
+    size_t file_count;
     struct em_map map;
     void *memory;
 };

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/io.h"
+#include "base/log.h"
 #include "models/model.h"
 #include "train/presets.h"
 
@@ -267,32 +268,44 @@ ember_status em_recipe_open(const struct em_recipe_request *q, struct em_recipe 
 
 // ---- going on ----
 
-// What a run may change when it goes on: nothing that its data, its model or their order depend on.
-static const char *const changeable[] = {"train.steps",
-                                         "train.lr",
-                                         "train.warmup",
-                                         "train.min_lr_ratio",
-                                         "train.clip",
-                                         "train.weight_decay",
-                                         "train.schedule",
-                                         "train.decay_ratio",
-                                         "train.decay_shape",
-                                         "train.eval_every",
-                                         "train.eval_tokens",
-                                         "train.final_eval_tokens",
-                                         "train.save_every",
-                                         "train.save_minutes",
-                                         "train.log_every",
-                                         "train.recompute",
-                                         "train.dtype",
-                                         "data.cache",
-                                         NULL};
+// What a run may change when it goes on, with all that lies below: nothing that its model, its
+// data, their order or the comparison of its scores depend on. Where the data lie may change: that
+// they are the same is seen by their content.
+static const char *const changeable[] = {
+    "train.steps",        "train.minutes",    "train.lr",           "train.warmup",
+    "train.min_lr_ratio", "train.clip",       "train.weight_decay", "train.beta1",
+    "train.beta2",        "train.eps",        "train.schedule",     "train.decay_ratio",
+    "train.decay_shape",  "train.eval_every", "train.save_every",   "train.save_minutes",
+    "train.log_every",    "train.recompute",  "train.accumulate",   "train.dtype",
+    "data.cache",         "data.ids",         "data.sources[].path"};
 
-static bool may_change(const char *path)
+// Whether `path`, of which "[3]" stands for "[]", is `name` or below it.
+static bool lies_in(const char *path, const char *name)
 {
-    for (size_t i = 0; changeable[i]; i++)
-        if (strcmp(changeable[i], path) == 0) return true;
-    return false;
+    while (*path && *path == *name) {
+        if (*path == '[') path += strspn(path + 1, "0123456789");
+        path++;
+        name++;
+    }
+    return !*name && (!*path || *path == '.');
+}
+
+// The optimizer that a value names: itself, or by its type, or the default.
+static const char *optimizer_of(const json_t *value)
+{
+    const json_t *type = json_is_object(value) ? json_object_get(value, "type") : value;
+    return type ? json_string_value(type) : "adamw";
+}
+
+static bool may_change(const char *path, const json_t *saved, const json_t *now)
+{
+    for (size_t i = 0; i < sizeof changeable / sizeof *changeable; i++)
+        if (lies_in(path, changeable[i])) return true;
+    // The moments are those of one optimizer; its options are read anew.
+    if (lies_in(path, "train.optimizer.type")) return false;
+    if (strcmp(path, "train.optimizer") != 0) return lies_in(path, "train.optimizer");
+    const char *before = optimizer_of(saved), *after = optimizer_of(now);
+    return before && after && strcmp(before, after) == 0;
 }
 
 static void describe(const json_t *value, char *text, size_t size)
@@ -304,31 +317,58 @@ static void describe(const json_t *value, char *text, size_t size)
     em_buf_deinit(&b);
 }
 
-// Every value of `now` that differs from `saved` has to be one that may change.
-static ember_status compare(const json_t *saved, const json_t *now, const char *path)
+static ember_status compare(struct em_recipe *r, const json_t *saved, const json_t *now,
+                            const char *path);
+
+static ember_status compare_objects(struct em_recipe *r, const json_t *saved, const json_t *now,
+                                    const char *path)
 {
-    char at[256], before[80], after[80];
+    char at[256];
     const char *key;
     json_t *value;
-    if (json_is_object(saved) && json_is_object(now)) {
-        for (int pass = 0; pass < 2; pass++) {
-            json_object_foreach((json_t *)(uintptr_t)(pass ? saved : now), key, value)
-            {
-                snprintf(at, sizeof at, "%s%s%s", path, *path ? "." : "", key);
-                const json_t *other = json_object_get(pass ? now : saved, key);
-                if (!pass || !other)
-                    EM_TRY(compare(pass ? value : other, pass ? other : value, at));
-            }
+    for (int pass = 0; pass < 2; pass++) {
+        json_object_foreach((json_t *)(uintptr_t)(pass ? saved : now), key, value)
+        {
+            snprintf(at, sizeof at, "%s%s%s", path, *path ? "." : "", key);
+            const json_t *other = json_object_get(pass ? now : saved, key);
+            if (!pass || !other) EM_TRY(compare(r, pass ? value : other, pass ? other : value, at));
         }
-        return EMBER_OK;
     }
+    return EMBER_OK;
+}
+
+static ember_status compare_lists(struct em_recipe *r, const json_t *saved, const json_t *now,
+                                  const char *path)
+{
+    char at[256];
+    for (size_t i = 0; i < json_array_size(saved); i++) {
+        snprintf(at, sizeof at, "%s[%zu]", path, i);
+        EM_TRY(compare(r, json_array_get(saved, i), json_array_get(now, i), at));
+    }
+    return EMBER_OK;
+}
+
+// Every value of `now` that differs from `saved` has to be one that may change, and is told.
+static ember_status compare(struct em_recipe *r, const json_t *saved, const json_t *now,
+                            const char *path)
+{
+    char before[80], after[80];
+    if (json_is_object(saved) && json_is_object(now)) return compare_objects(r, saved, now, path);
+    if (json_is_array(saved) && json_is_array(now) &&
+        json_array_size(saved) == json_array_size(now))
+        return compare_lists(r, saved, now, path);
     const bool same = saved && now && json_is_number(saved) && json_is_number(now)
                           ? json_number_value(saved) == json_number_value(now)
                           : saved && now && json_equal(saved, now);
-    // The length in minutes became steps when the run began.
-    if (same || may_change(path) || (strcmp(path, "train.minutes") == 0 && !now)) return EMBER_OK;
+    if (same) return EMBER_OK;
+    const bool length = strcmp(path, "train.steps") == 0 || strcmp(path, "train.minutes") == 0;
     describe(saved, before, sizeof before);
     describe(now, after, sizeof after);
+    if (may_change(path, saved, now)) {
+        r->new_length = r->new_length || length;
+        em_note("%s was %s until now and is %s from here on", path, before, after);
+        return EMBER_OK;
+    }
     return em_fail(EMBER_E_CONFIG,
                    "%s was %s when this run began and is %s now: a run goes on with the model, "
                    "tokenizer and data that it has; only steps, learning rate and the like may "
@@ -355,7 +395,7 @@ ember_status em_recipe_resume(const struct em_recipe_request *q, const json_t *s
         if (!r.json) status = em_fail(EMBER_E_NOMEM, "out of memory");
     }
     if (status == EMBER_OK) status = apply_flags(r.json, q);
-    if (status == EMBER_OK) status = compare(saved, r.json, "");
+    if (status == EMBER_OK) status = compare(&r, saved, r.json, "");
     if (status == EMBER_OK) status = em_recipe_read(&r);
     if (status != EMBER_OK) {
         em_recipe_close(&r);

@@ -63,6 +63,14 @@ struct em_training {
 ember_status em_run_open(struct em_training *t) EMBER_CHECKED;
 void em_run_close(struct em_run_state *r);
 
+// ---- run_data.c: data.json of the run's folder ----
+
+ember_status em_run_write_data(const struct em_training *t) EMBER_CHECKED;
+// A list of domains, each with its files.
+ember_status em_run_read_data(const struct em_training *t, json_t **list) EMBER_CHECKED;
+// Why the data are not those of data.json, as text for a message.
+void em_run_find_change(const struct em_training *t, char *text, size_t size);
+
 // ---- setup.c: everything that the recipe names ----
 
 ember_status em_training_setup(struct em_training *t) EMBER_CHECKED;

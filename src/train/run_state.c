@@ -1,10 +1,12 @@
 // What a training state holds, and going on from one.
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/log.h"
 #include "formats/state.h"
+#include "kernels/kernels.h"
 #include "models/diagnose.h"
 #include "train/run.h"
 
@@ -31,19 +33,27 @@ static json_t *scores_json(const struct em_training *t)
     return list;
 }
 
+// How this run computes: another way gives other roundings, and so another run from there on.
+static void arithmetic(const struct em_training *t, char *text, size_t size)
+{
+    snprintf(text, size, "%s, %s kernels%s, Ember " EMBER_VERSION, t->bf16 ? "bf16" : "f32",
+             em_kernels()->isa, t->job->backend == EM_REFERENCE ? " of the reference backend" : "");
+}
+
 static ember_status write_progress(const struct em_training *t, const char *path)
 {
     const struct em_progress *p = &t->progress;
-    char hash[24];
+    char hash[24], how[96];
+    arithmetic(t, how, sizeof how);
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)t->run.data_hash);
-    json_t *state =
-        json_pack("{s:i, s:s, s:I, s:I, s:I, s:f, s:f, s:I, s:o, s:I, s:s, s:{s:I, s:I}, s:o}",
-                  "format", FORMAT, "version", EMBER_VERSION, "step", (json_int_t)p->step, "steps",
-                  (json_int_t)p->steps, "tokens", (json_int_t)p->tokens, "seconds", p->seconds,
-                  "loss", p->last_loss, "evaluated", (json_int_t)p->evaluated, "best",
-                  em_json_finite(p->best), "best_step", (json_int_t)p->best_step, "data", hash,
-                  "logs", "train", (json_int_t)t->log.train_bytes, "eval",
-                  (json_int_t)t->log.eval_bytes, "untrained", scores_json(t));
+    json_t *state = json_pack(
+        "{s:i, s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:I, s:o, s:I, s:s, s:{s:I, s:I}, s:o}", "format",
+        FORMAT, "version", EMBER_VERSION, "arithmetic", how, "step", (json_int_t)p->step, "steps",
+        (json_int_t)p->steps, "tokens", (json_int_t)p->tokens, "seconds", p->seconds, "loss",
+        p->last_loss, "evaluated", (json_int_t)p->evaluated, "best", em_json_finite(p->best),
+        "best_step", (json_int_t)p->best_step, "data", hash, "logs", "train",
+        (json_int_t)t->log.train_bytes, "eval", (json_int_t)t->log.eval_bytes, "untrained",
+        scores_json(t));
     const ember_status status =
         state ? em_json_write(path, state, 2) : em_fail(EMBER_E_NOMEM, "%s: out of memory", path);
     json_decref(state);
@@ -77,11 +87,21 @@ static ember_status read_untrained(struct em_training *t, const json_t *list, co
     return EMBER_OK;
 }
 
+static void tell_other_arithmetic(const struct em_training *t, const char *before)
+{
+    char now[96];
+    arithmetic(t, now, sizeof now);
+    if (*before && strcmp(before, now) != 0)
+        em_note("this run was computed in %.95s until now, and is computed in %s from here on: it "
+                "does not go on to the bit",
+                before, now);
+}
+
 static ember_status read_progress(struct em_training *t, const json_t *o, const char *path)
 {
     struct em_progress p = {.best = (double)NAN};
     uint64_t format = 0;
-    const char *hash = "";
+    const char *hash = "", *how = "";
     EM_TRY(read_size(o, path, "format", &format));
     if (format != FORMAT)
         return em_fail(EMBER_E_UNSUPPORTED, "%s: is of format %llu, this version knows %d", path,
@@ -102,6 +122,8 @@ static ember_status read_progress(struct em_training *t, const json_t *o, const 
     EM_TRY(read_size(logs, path, "train", &t->run.train_bytes));
     EM_TRY(read_size(logs, path, "eval", &t->run.eval_bytes));
     EM_TRY(read_untrained(t, json_object_get(o, "untrained"), path));
+    EM_TRY(em_json_get_string(o, path, "arithmetic", &how));
+    tell_other_arithmetic(t, how);
     t->progress = p;
     return EMBER_OK;
 }

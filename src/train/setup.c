@@ -123,19 +123,22 @@ static void choose_dtype(struct em_training *t)
 static ember_status check_same_data(struct em_training *t)
 {
     const uint64_t hash = em_batches_hash(&t->batches);
-    if (t->run.state && hash != t->run.data_hash)
+    if (t->run.state && hash != t->run.data_hash) {
+        char why[512];
+        em_run_find_change(t, why, sizeof why);
         return em_fail(EMBER_E_CONFIG,
-                       "%s: the data are not those that this run began with; it can only go on "
-                       "with the same",
-                       t->run.dir);
+                       "%s: the data are not those that this run began with, and it can only go on "
+                       "with the same: %s",
+                       t->run.dir, why);
+    }
     t->run.data_hash = hash;
     return EMBER_OK;
 }
 
 ember_status em_training_setup(struct em_training *t)
 {
-    if (t->run.state) EM_TRY(em_run_load_progress(t));
     choose_dtype(t);
+    if (t->run.state) EM_TRY(em_run_load_progress(t));
     EM_TRY(choose_tokenizer(t));
     EM_TRY(open_model(t));
     EM_TRY(open_data(t));

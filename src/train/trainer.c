@@ -235,8 +235,13 @@ static ember_status run(struct em_training *t, struct em_train_result *result)
     EM_TRY(tell_forecast(t, result));
     t->started = em_clock_seconds();
     if (t->job->dry_run) return EMBER_OK;
+    if (t->run.state && t->progress.step == t->progress.steps)
+        em_note("%s: all %llu steps are done, only scores and report are made again; --set "
+                "train.steps=N with more of them trains on",
+                t->run.dir, (unsigned long long)t->progress.steps);
     if (t->run.state) EM_TRY(em_run_load(t));
     EM_TRY(em_run_begin_folder(t));
+    EM_TRY(em_run_write_data(t));
     EM_TRY(em_run_log_open(t->run.dir, t->run.train_bytes, t->run.eval_bytes, t->progress.step,
                            &t->log));
     EM_TRY(score_untrained(t));
