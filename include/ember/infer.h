@@ -83,6 +83,19 @@ typedef struct ember_request {
 EMBER_API EMBER_CHECKED ember_status ember_generate(ember_model *model,
                                                     const ember_request *requests, size_t n);
 
+/**
+ * Continues one prompt, for programs that want a text and no settings: those of
+ * ember_sampling_default(model), seed 0, so the same prompt gives the same text. ember_generate()
+ * has the rest.
+ *
+ * @param max_tokens  0: 128.
+ * @param text        the continuation without the prompt, NUL-terminated, owned by the caller
+ *                    (ember_free()).
+ * Failures are those of ember_generate().
+ */
+EMBER_API EMBER_CHECKED ember_status ember_generate_text(ember_model *model, const char *prompt,
+                                                         size_t max_tokens, char **text);
+
 /** Start from {0}. */
 typedef struct ember_generate_file_options {
     const ember_request *like; /**< max_tokens, sampling and stop strings of all; NULL: defaults */

@@ -14,7 +14,8 @@ extern "C" {
 
 /**
  * A model: its config, weights and tokenizer, and the threads that run it. From ember_model_open();
- * free with ember_model_close(). One call at a time: give each thread a model of its own.
+ * free with ember_model_close(). Threads: one call at a time; models do not know each other, so
+ * give each thread one of its own. A call uses as many threads as its ember_runtime says.
  */
 typedef struct ember_model ember_model;
 
@@ -41,6 +42,29 @@ typedef struct ember_model_options {
 EMBER_API EMBER_CHECKED ember_status ember_model_open(const char *path,
                                                       const ember_model_options *options,
                                                       ember_model **model);
+/** A file of a model's folder, in memory. */
+typedef struct ember_model_file {
+    const char *name; /**< "config.json", "model.safetensors", .. */
+    const void *data; /**< `size` bytes at any address */
+    size_t size;
+} ember_model_file;
+
+/**
+ * Opens a model from bytes in memory, for programs that carry one: no file system is touched.
+ *
+ * @param files    n of them, as ember_model_open() finds in a folder: config.json and
+ *                 model.safetensors, or the shards that model.safetensors.index.json names; with
+ *                 tokenizer.json it reads text; tokenizer_config.json and generation_config.json
+ *                 count too. Borrowed during the call: weights are copied, to 4 bytes a parameter.
+ * @param options  NULL: all defaults. A number of threads saves looking at the machine's.
+ * @retval EMBER_E_USAGE  a file has no name, no bytes, or a name that is there twice.
+ * @retval EMBER_E_IO     config.json is not among them. The other failures are those of
+ *                        ember_model_open(); messages call a file by its name.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_model_open_memory(const ember_model_file *files,
+                                                             size_t n,
+                                                             const ember_model_options *options,
+                                                             ember_model **model);
 EMBER_API void ember_model_close(ember_model *model); /**< NULL is fine. */
 
 /** Tokens that it knows, V: rows of the output matrix, padding included. 0: it reads vectors. */

@@ -35,7 +35,7 @@ typedef struct ember_train_result {
  * Trains a model: see docs/configs.md for recipes. The folder gets the model with its last weights,
  * best/, report.html, README.md, logs/ and training/ with the states to go on from.
  *
- * @param result  owned by the caller; set on EMBER_OK only.
+ * @param result  owned by the caller; set on EMBER_OK only. NULL: not wanted.
  * @retval EMBER_E_USAGE        a path in `set` that does not exist.
  * @retval EMBER_E_CONFIG       the recipe; the message has file, path, value and range.
  * @retval EMBER_E_STATE        the folder is not empty, in use, or has nothing to go on from.

@@ -4,6 +4,7 @@
 
 #include "api/model.h"
 #include "base/alloc.h"
+#include "base/buf.h"
 #include "base/interrupt.h"
 #include "infer/generation.h"
 
@@ -126,5 +127,27 @@ ember_status ember_generate(ember_model *model, const ember_request *requests, s
     em_free(job.request);
     em_arena_deinit(&job.arena);
     if (status == EMBER_E_INTERRUPTED) em_interrupt_set(false); // heard: the next call may run
+    return status;
+}
+
+static ember_status add_text(void *context, const char *text, size_t n)
+{
+    return em_buf_add(context, text, n);
+}
+
+ember_status ember_generate_text(ember_model *model, const char *prompt, size_t max_tokens,
+                                 char **text)
+{
+    struct em_buf made = {0};
+    const ember_request request = {.text = prompt,
+                                   .n_text = strlen(prompt),
+                                   .max_tokens = max_tokens,
+                                   .on_text = add_text,
+                                   .context = &made};
+    ember_status status = ember_generate(model, &request, 1);
+    char *taken = status == EMBER_OK ? em_buf_take(&made) : NULL;
+    if (status == EMBER_OK && !taken) status = EMBER_E_NOMEM;
+    em_buf_deinit(&made);
+    if (status == EMBER_OK) *text = taken;
     return status;
 }

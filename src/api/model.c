@@ -4,59 +4,82 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/io.h"
+#include "base/log.h"
+#include "formats/folder.h"
 #include "models/model.h"
 
 enum { BATCH = 16 }; // conversations of a pass
 
 // A tokenizer that cannot be read stands in the way of text only: the model runs on ids without it.
-static ember_status open_tokenizer(ember_model *model, const char *path)
+static ember_status open_tokenizer(ember_model *model, const struct em_folder *folder)
 {
-    char *file = em_path_join(path, "tokenizer.json");
-    if (!file) return EMBER_E_NOMEM;
-    enum em_path_kind kind = EM_PATH_ABSENT;
-    ember_status status = em_path_probe(file, &kind);
-    if (status != EMBER_OK) {
-        em_free(file);
-        return status;
-    }
-    if (kind == EM_PATH_ABSENT) {
+    bool there;
+    EM_TRY(em_folder_has(folder, "tokenizer.json", &there));
+    if (there) {
+        model->tokenizer_status = em_tokenizer_open_in(folder, &model->tokenizer);
+        if (model->tokenizer_status == EMBER_E_NOMEM) return EMBER_E_NOMEM; // not the file's fault
+        if (model->tokenizer_status == EMBER_OK) return EMBER_OK;
+        model->tokenizer_problem = em_strdup(ember_last_error());
+    } else {
         model->tokenizer_status = EMBER_E_STATE;
         model->tokenizer_problem =
-            em_asprintf("%s: there is no tokenizer.json, so the model reads ids, not text", path);
-    } else {
-        model->tokenizer_status = em_tokenizer_open(path, &model->tokenizer);
-        if (model->tokenizer_status == EMBER_E_NOMEM) // says nothing about the file
-            status = EMBER_E_NOMEM;
-        else if (model->tokenizer_status != EMBER_OK)
-            model->tokenizer_problem = em_strdup(ember_last_error());
+            em_asprintf("%s: there is no tokenizer.json, so the model reads ids, not text",
+                        folder->path ? folder->path : "the files in memory");
     }
-    if (model->tokenizer_status != EMBER_OK && !model->tokenizer_problem) status = EMBER_E_NOMEM;
-    em_free(file);
-    return status;
+    return model->tokenizer_problem ? EMBER_OK : EMBER_E_NOMEM;
 }
 
-static ember_status open_all(ember_model *model, const char *path, const ember_runtime *runtime)
+static ember_status open_all(ember_model *model, const struct em_folder *folder,
+                             const ember_runtime *runtime)
 {
-    EM_TRY(em_api_refuse_gguf(path));
     EM_TRY(em_runtime_open(runtime, true, &model->runtime));
-    EM_TRY(em_model_open(path, &model->model));
-    EM_TRY(open_tokenizer(model, path));
-    return em_generation_config_read(model->model, path, model->tokenizer, &model->generation);
+    EM_TRY(em_model_open_in(folder, &model->model));
+    EM_TRY(open_tokenizer(model, folder));
+    return em_generation_config_read_in(model->model, folder, model->tokenizer, &model->generation);
 }
 
-ember_status ember_model_open(const char *path, const ember_model_options *options,
-                              ember_model **model)
+static ember_status open_folder(const struct em_folder *folder, const ember_model_options *options,
+                                ember_model **model)
 {
     ember_model *m = em_calloc(1, sizeof *m);
     if (!m) return EMBER_E_NOMEM;
-    const ember_status status = open_all(m, path, options ? &options->runtime : NULL);
+    const ember_status status = open_all(m, folder, options ? &options->runtime : NULL);
     if (status != EMBER_OK) {
         ember_model_close(m);
         return status;
     }
     *model = m;
     return EMBER_OK;
+}
+
+ember_status ember_model_open(const char *path, const ember_model_options *options,
+                              ember_model **model)
+{
+    EM_TRY(em_api_refuse_gguf(path));
+    return open_folder(&(struct em_folder){.path = path}, options, model);
+}
+
+// A misspelt name would otherwise leave out a file without a word.
+static void note_unread(const struct em_folder *folder)
+{
+    static const char *const read[] = {"config.json", "tokenizer.json", "tokenizer_config.json",
+                                       "generation_config.json", "model.safetensors.index.json"};
+    for (size_t i = 0; i < folder->count; i++) {
+        const char *name = folder->files[i].name;
+        bool known = em_api_ends_in(name, ".safetensors");
+        for (size_t k = 0; k < sizeof read / sizeof *read; k++)
+            known = known || strcmp(name, read[k]) == 0;
+        if (!known) em_note("%s: a file in memory that no model reads", name);
+    }
+}
+
+ember_status ember_model_open_memory(const ember_model_file *files, size_t n,
+                                     const ember_model_options *options, ember_model **model)
+{
+    const struct em_folder folder = {.files = files, .count = n};
+    EM_TRY(em_folder_check(&folder));
+    note_unread(&folder);
+    return open_folder(&folder, options, model);
 }
 
 void ember_model_close(ember_model *model)

@@ -107,7 +107,7 @@ ember_status ember_train(const ember_train_options *options, ember_train_result 
                                         .generate = generate,
                                         .generate_context = &runtime},
                  &made);
-    if (status == EMBER_OK) status = hand_over(&made, result);
+    if (status == EMBER_OK && result) status = hand_over(&made, result);
     em_train_result_deinit(&made);
     em_runtime_close(&runtime);
     return status;

@@ -43,6 +43,15 @@ static ember_status add_file(struct em_weights *w, const char *path)
     return EMBER_OK;
 }
 
+static ember_status add_member(struct em_weights *w, const struct em_folder *folder,
+                               const char *name)
+{
+    EM_TRY(em_grow(&w->files, &w->file_capacity, w->file_count + 1, sizeof *w->files));
+    EM_TRY(em_folder_safetensors(folder, name, &w->files[w->file_count]));
+    w->file_count++;
+    return EMBER_OK;
+}
+
 static ember_status add_tensor(struct em_weights *w, const struct em_st_tensor *t)
 {
     EM_TRY(em_grow(&w->tensors, &w->capacity, w->count + 1, sizeof *w->tensors));
@@ -95,20 +104,16 @@ static ember_status shard_names(const char *index, json_t *map, const char ***ou
     return EMBER_OK;
 }
 
-static ember_status open_shards(struct em_weights *w, const char *index, const char **names,
-                                size_t count)
+static ember_status open_shards(struct em_weights *w, const struct em_folder *folder,
+                                const char **names, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        char *path = em_path_join(w->path, names[i]);
-        if (!path) return EMBER_E_NOMEM;
-        enum em_path_kind kind = EM_PATH_ABSENT;
-        ember_status status = em_path_probe(path, &kind);
-        if (status == EMBER_OK)
-            status = kind ? add_file(w, path)
-                          : em_fail(EMBER_E_FORMAT, "%s: shard %s is missing from the folder",
-                                    index, names[i]);
-        em_free(path);
-        EM_TRY(status);
+        bool there;
+        EM_TRY(em_folder_has(folder, names[i], &there));
+        if (!there)
+            return em_fail(EMBER_E_FORMAT, "%s: shard %s is missing from the folder", w->index,
+                           names[i]);
+        EM_TRY(add_member(w, folder, names[i]));
     }
     return EMBER_OK;
 }
@@ -150,27 +155,28 @@ static ember_status take_mapped(struct em_weights *w, const char *index, json_t 
     return EMBER_OK;
 }
 
-static ember_status read_index(struct em_weights *w, const char *index, json_t *root)
+static ember_status read_index(struct em_weights *w, const struct em_folder *folder, json_t *root)
 {
+    const char *index = w->index;
     json_t *map = json_object_get(root, "weight_map");
     if (!json_is_object(map))
         return em_fail(EMBER_E_FORMAT, "%s: expected an object \"weight_map\"", index);
     const char **names;
     size_t count;
     EM_TRY(shard_names(index, map, &names, &count));
-    ember_status status = open_shards(w, index, names, count);
+    ember_status status = open_shards(w, folder, names, count);
     if (status == EMBER_OK) status = take_mapped(w, index, map, names);
     em_free(names);
     return status;
 }
 
-static ember_status open_index(struct em_weights *w, const char *index)
+static ember_status open_index(struct em_weights *w, const struct em_folder *folder)
 {
     json_t *root;
-    w->index = em_strdup(index);
+    w->index = em_folder_name(folder, INDEX);
     if (!w->index) return EMBER_E_NOMEM;
-    EM_TRY(em_json_read(index, INDEX_LIMIT, 0, &root));
-    const ember_status status = read_index(w, index, root);
+    EM_TRY(em_folder_json(folder, INDEX, INDEX_LIMIT, 0, &root));
+    const ember_status status = read_index(w, folder, root);
     json_decref(root);
     return status;
 }
@@ -213,37 +219,21 @@ static ember_status open_other(struct em_weights *w)
     return status;
 }
 
-static ember_status open_folder(struct em_weights *w)
+static ember_status open_folder(struct em_weights *w, const struct em_folder *folder)
 {
-    char *index = em_path_join(w->path, INDEX), *single = em_path_join(w->path, SINGLE);
-    enum em_path_kind sharded = EM_PATH_ABSENT, whole = EM_PATH_ABSENT;
-    ember_status status = index && single ? em_path_probe(index, &sharded) : EMBER_E_NOMEM;
-    if (status == EMBER_OK && !sharded) status = em_path_probe(single, &whole);
-    if (status == EMBER_OK && sharded) {
-        status = open_index(w, index);
-    } else if (status == EMBER_OK && whole) {
-        status = add_file(w, single);
-        if (status == EMBER_OK) status = add_all(w, w->files[0]);
-    } else if (status == EMBER_OK) {
-        status = open_other(w);
-    }
-    em_free(index);
-    em_free(single);
-    return status;
+    bool sharded, whole = false;
+    EM_TRY(em_folder_has(folder, INDEX, &sharded));
+    if (sharded) return open_index(w, folder);
+    EM_TRY(em_folder_has(folder, SINGLE, &whole));
+    if (!whole && folder->path) return open_other(w);
+    if (!whole)
+        return em_fail(EMBER_E_FORMAT, "%s: no weights: expected " SINGLE " or " INDEX, w->path);
+    EM_TRY(add_member(w, folder, SINGLE));
+    return add_all(w, w->files[0]);
 }
 
-static ember_status open_path(struct em_weights *w, const char *path)
+static ember_status index_names(struct em_weights *w)
 {
-    w->path = em_strdup(path);
-    if (!w->path) return EMBER_E_NOMEM;
-    enum em_path_kind kind;
-    EM_TRY(em_path_probe(path, &kind));
-    if (kind == EM_PATH_DIRECTORY) {
-        EM_TRY(open_folder(w));
-    } else {
-        EM_TRY(add_file(w, path));
-        EM_TRY(add_all(w, w->files[0]));
-    }
     w->by_name = em_calloc(w->count ? w->count : 1, sizeof *w->by_name);
     if (!w->by_name) return EMBER_E_NOMEM;
     if (w->count) {
@@ -253,11 +243,31 @@ static ember_status open_path(struct em_weights *w, const char *path)
     return EMBER_OK;
 }
 
+static ember_status open_all(struct em_weights *w, const struct em_folder *folder)
+{
+    w->path = em_strdup(folder->path ? folder->path : "the files in memory");
+    if (!w->path) return EMBER_E_NOMEM;
+    enum em_path_kind kind = EM_PATH_DIRECTORY;
+    if (folder->path) EM_TRY(em_path_probe(folder->path, &kind));
+    if (kind == EM_PATH_DIRECTORY) {
+        EM_TRY(open_folder(w, folder));
+    } else {
+        EM_TRY(add_file(w, folder->path));
+        EM_TRY(add_all(w, w->files[0]));
+    }
+    return index_names(w);
+}
+
 ember_status em_weights_open(const char *path, struct em_weights **out)
+{
+    return em_weights_open_in(&(struct em_folder){.path = path}, out);
+}
+
+ember_status em_weights_open_in(const struct em_folder *folder, struct em_weights **out)
 {
     struct em_weights *w = em_calloc(1, sizeof *w);
     if (!w) return EMBER_E_NOMEM;
-    const ember_status status = open_path(w, path);
+    const ember_status status = open_all(w, folder);
     if (status == EMBER_OK)
         *out = w;
     else

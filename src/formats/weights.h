@@ -3,7 +3,7 @@
 #ifndef EM_FORMATS_WEIGHTS_H
 #define EM_FORMATS_WEIGHTS_H
 
-#include "formats/safetensors.h"
+#include "formats/folder.h"
 
 struct em_weights;
 
@@ -11,6 +11,9 @@ struct em_weights;
 // *.safetensors) or a .safetensors file. EMBER_E_FORMAT names the shard or tensor that is missing,
 // placed twice, or placed outside the folder; EMBER_E_UNSUPPORTED when there is only pickle.
 ember_status em_weights_open(const char *path, struct em_weights **out) EMBER_CHECKED;
+// The same of a folder that may be in memory; its bytes are borrowed until close.
+ember_status em_weights_open_in(const struct em_folder *folder,
+                                struct em_weights **out) EMBER_CHECKED;
 void em_weights_close(struct em_weights *weights); // NULL is fine; tensors are gone with it
 
 size_t em_weights_count(const struct em_weights *weights);

@@ -1,7 +1,6 @@
 #include "infer/generation_config.h"
 
 #include "base/alloc.h"
-#include "base/io.h"
 #include "base/log.h"
 
 enum { MAX_END = 1024 };
@@ -71,27 +70,28 @@ static ember_status read_sampling(struct em_generation_config *c, const json_t *
     return EMBER_OK;
 }
 
-static ember_status read_file(struct em_generation_config *c, const char *folder, size_t vocabulary)
+static ember_status read_file(struct em_generation_config *c, const struct em_folder *folder,
+                              size_t vocabulary)
 {
-    char *path = em_path_join(folder, "generation_config.json");
+    bool there;
     json_t *config = NULL;
-    enum em_path_kind kind = EM_PATH_ABSENT;
-    ember_status status = path ? em_path_probe(path, &kind) : EMBER_E_NOMEM;
-    if (status == EMBER_OK && kind) {
-        status = em_json_read(path, 0, 0, &config);
-        if (status == EMBER_OK && !json_is_object(config))
-            status = em_fail(EMBER_E_CONFIG, "%s: has to be an object", path);
-        if (status == EMBER_OK) status = read_end(c, config, path, vocabulary);
-        if (status == EMBER_OK) status = read_sampling(c, config, path);
-    }
+    EM_TRY(em_folder_has(folder, "generation_config.json", &there));
+    if (!there) return EMBER_OK;
+    char *name = em_folder_name(folder, "generation_config.json");
+    if (!name) return EMBER_E_NOMEM;
+    ember_status status = em_folder_json(folder, "generation_config.json", 0, 0, &config);
+    if (status == EMBER_OK && !json_is_object(config))
+        status = em_fail(EMBER_E_CONFIG, "%s: has to be an object", name);
+    if (status == EMBER_OK) status = read_end(c, config, name, vocabulary);
+    if (status == EMBER_OK) status = read_sampling(c, config, name);
     json_decref(config);
-    em_free(path);
+    em_free(name);
     return status;
 }
 
-ember_status em_generation_config_read(const struct em_model *m, const char *folder,
-                                       const struct em_tokenizer *tokenizer,
-                                       struct em_generation_config *out)
+ember_status em_generation_config_read_in(const struct em_model *m, const struct em_folder *folder,
+                                          const struct em_tokenizer *tokenizer,
+                                          struct em_generation_config *out)
 {
     struct em_generation_config c = {.sampling = em_sampling_default};
     ember_status status = read_end(&c, m->config, m->name, m->vocabulary);
@@ -105,6 +105,14 @@ ember_status em_generation_config_read(const struct em_model *m, const char *fol
     }
     *out = c;
     return EMBER_OK;
+}
+
+ember_status em_generation_config_read(const struct em_model *m, const char *path,
+                                       const struct em_tokenizer *tokenizer,
+                                       struct em_generation_config *out)
+{
+    const struct em_folder folder = {.path = path};
+    return em_generation_config_read_in(m, path ? &folder : NULL, tokenizer, out);
 }
 
 void em_generation_config_deinit(struct em_generation_config *c)

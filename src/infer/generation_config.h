@@ -20,6 +20,9 @@ struct em_generation_config {
 ember_status em_generation_config_read(const struct em_model *m, const char *folder,
                                        const struct em_tokenizer *tokenizer,
                                        struct em_generation_config *out) EMBER_CHECKED;
+ember_status em_generation_config_read_in(const struct em_model *m, const struct em_folder *folder,
+                                          const struct em_tokenizer *tokenizer,
+                                          struct em_generation_config *out) EMBER_CHECKED;
 void em_generation_config_deinit(struct em_generation_config *c);
 bool em_generation_ends(const struct em_generation_config *c, int32_t id);
 

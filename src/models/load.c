@@ -187,16 +187,22 @@ ember_status em_model_read_config(const char *path, json_t **config)
     return status;
 }
 
-ember_status em_model_open(const char *path, struct em_model **model)
+static ember_status read_folder_config(const struct em_folder *folder, json_t **config)
+{
+    return folder->path ? em_model_read_config(folder->path, config)
+                        : em_folder_json(folder, "config.json", 0, EM_JSON_COMMENTS, config);
+}
+
+ember_status em_model_open_in(const struct em_folder *folder, struct em_model **model)
 {
     json_t *config = NULL;
     struct em_weights *weights = NULL;
     struct em_model *m = NULL;
-    char *name = em_path_join(path, "config.json");
+    char *name = em_folder_name(folder, "config.json");
     ember_status status = EMBER_E_NOMEM;
     if (!name) return status;
-    EM_TRY_GOTO(status, out, em_model_read_config(path, &config));
-    EM_TRY_GOTO(status, out, em_weights_open(path, &weights));
+    EM_TRY_GOTO(status, out, read_folder_config(folder, &config));
+    EM_TRY_GOTO(status, out, em_weights_open_in(folder, &weights));
     EM_TRY_GOTO(status, out, em_model_create(config, name, weights, &m));
     EM_TRY_GOTO(status, out, check(m, weights));
     EM_TRY_GOTO(status, out, em_model_allocate(m));
@@ -209,4 +215,9 @@ out:
     json_decref(config);
     em_free(name);
     return status;
+}
+
+ember_status em_model_open(const char *path, struct em_model **model)
+{
+    return em_model_open_in(&(struct em_folder){.path = path}, model);
 }

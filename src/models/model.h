@@ -68,8 +68,11 @@ void em_model_init(struct em_model *m, uint64_t seed);
 // not finite (EMBER_E_NUMERIC) fails; unused ones are a line.
 ember_status em_model_load(struct em_model *m, const struct em_weights *weights) EMBER_CHECKED;
 
-// A model folder: config.json and its weights. create, allocate, load.
+// A model folder: config.json and its weights. create, allocate, load. Nothing of the folder is
+// needed afterwards.
 ember_status em_model_open(const char *path, struct em_model **model) EMBER_CHECKED;
+ember_status em_model_open_in(const struct em_folder *folder,
+                              struct em_model **model) EMBER_CHECKED;
 // The config alone, from a folder or a config file.
 ember_status em_model_read_config(const char *path, json_t **config) EMBER_CHECKED;
 

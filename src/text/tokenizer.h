@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/fail.h"
+#include "formats/folder.h"
 #include "text/bpe.h" // struct em_ids
 
 struct em_tokenizer;
@@ -17,6 +18,10 @@ struct em_tokenizer;
 // eos_token and pad_token name those ids). EMBER_E_FORMAT: malformed; EMBER_E_UNSUPPORTED: names
 // the part that Ember cannot do (another model, normalizer, pre-tokenizer or split pattern).
 ember_status em_tokenizer_open(const char *path, struct em_tokenizer **tokenizer) EMBER_CHECKED;
+
+// A folder's, which may be in memory.
+ember_status em_tokenizer_open_in(const struct em_folder *folder,
+                                  struct em_tokenizer **tokenizer) EMBER_CHECKED;
 
 // The same from memory; `name` is for messages. Without a config, bos, eos and pad are the names in
 // use.

@@ -452,30 +452,23 @@ static void guess_roles(struct em_tokenizer *t)
     t->pad = first_found(t, pad);
 }
 
-// bos, eos and pad as tokenizer_config.json beside the file names them; without it, guessed.
-static ember_status read_roles(struct em_tokenizer *t, const char *path)
+// bos, eos and pad as tokenizer_config.json names them; without it, guessed. A failure to look is
+// passed on: guessing would give other ids without a word.
+static ember_status read_roles(struct em_tokenizer *t, const struct em_folder *folder)
 {
-    const size_t folder = (size_t)(em_path_base(path) - path);
-    char *config_path = em_asprintf("%.*stokenizer_config.json", (int)folder, path);
-    if (!config_path) return EMBER_E_NOMEM;
-    enum em_path_kind kind = EM_PATH_ABSENT;
-    ember_status status = em_path_probe(config_path, &kind);
-    if (status != EMBER_OK) {
-        ; // guessing would give other ids without a word
-    } else if (kind) {
-        json_t *config = NULL;
-        status = em_json_read(config_path, 0, 0, &config);
-        if (status == EMBER_OK) {
-            t->bos = named_token(t, config, "bos_token");
-            t->eos = named_token(t, config, "eos_token");
-            t->pad = named_token(t, config, "pad_token");
-        }
-        json_decref(config);
-    } else {
+    bool there;
+    json_t *config;
+    EM_TRY(em_folder_has(folder, "tokenizer_config.json", &there));
+    if (!there) {
         guess_roles(t);
+        return EMBER_OK;
     }
-    em_free(config_path);
-    return status;
+    EM_TRY(em_folder_json(folder, "tokenizer_config.json", 0, 0, &config));
+    t->bos = named_token(t, config, "bos_token");
+    t->eos = named_token(t, config, "eos_token");
+    t->pad = named_token(t, config, "pad_token");
+    json_decref(config);
+    return EMBER_OK;
 }
 
 ember_status em_tokenizer_from_json(const char *name, const json_t *root,
@@ -507,19 +500,28 @@ ember_status em_tokenizer_parse(const char *name, const char *text, size_t n,
     return EMBER_OK;
 }
 
-static ember_status open_file(const char *path, struct em_tokenizer **tokenizer)
+static ember_status open_file(const struct em_folder *folder, const char *file,
+                              struct em_tokenizer **tokenizer)
 {
     json_t *root = NULL;
-    EM_TRY(em_json_read(path, (size_t)256 << 20, EM_JSON_DENSE, &root));
     struct em_tokenizer *t = NULL;
-    ember_status status = em_tokenizer_from_json(path, root, &t);
+    char *name = em_folder_name(folder, file);
+    if (!name) return EMBER_E_NOMEM;
+    ember_status status = em_folder_json(folder, file, (size_t)256 << 20, EM_JSON_DENSE, &root);
+    if (status == EMBER_OK) status = em_tokenizer_from_json(name, root, &t);
     json_decref(root);
-    if (status == EMBER_OK) status = read_roles(t, path);
+    if (status == EMBER_OK) status = read_roles(t, folder);
     if (status == EMBER_OK)
         *tokenizer = t;
     else
         em_tokenizer_close(t);
+    em_free(name);
     return status;
+}
+
+ember_status em_tokenizer_open_in(const struct em_folder *folder, struct em_tokenizer **tokenizer)
+{
+    return open_file(folder, "tokenizer.json", tokenizer);
 }
 
 ember_status em_tokenizer_open(const char *path, struct em_tokenizer **tokenizer)
@@ -530,10 +532,12 @@ ember_status em_tokenizer_open(const char *path, struct em_tokenizer **tokenizer
                        "%s: Ember reads tokenizers from tokenizer.json, not yet from GGUF", path);
     enum em_path_kind kind;
     EM_TRY(em_path_probe(path, &kind));
-    if (kind != EM_PATH_DIRECTORY) return open_file(path, tokenizer);
-    char *file = em_path_join(path, "tokenizer.json");
-    if (!file) return EMBER_E_NOMEM;
-    const ember_status status = open_file(file, tokenizer);
-    em_free(file);
+    if (kind == EM_PATH_DIRECTORY)
+        return em_tokenizer_open_in(&(struct em_folder){.path = path}, tokenizer);
+    const char *file = em_path_base(path);
+    char *parent = file == path ? em_strdup(".") : em_strndup(path, (size_t)(file - path));
+    if (!parent) return EMBER_E_NOMEM;
+    const ember_status status = open_file(&(struct em_folder){.path = parent}, file, tokenizer);
+    em_free(parent);
     return status;
 }
