@@ -71,50 +71,54 @@ static void print_scores(const struct cli_list *data, const ember_evaluation *sc
     if (data->count > 1) print_row("total", &total);
 }
 
-static int eval(const char *path, const struct cli_list *data, const struct cli_common *common,
-                const ember_eval_options *options)
+struct arguments {
+    const char *model;
+    struct cli_list data;
+    size_t context;
+    bool llama_windows;
+};
+
+#define ARGUMENT(field) offsetof(struct arguments, field)
+
+static const struct cli_option options[] = {
+    {"MODEL", CLI_WORD, ARGUMENT(model), .suggest = CLI_FOLDERS, .needed = true,
+     .help = "a model's folder"},
+    {"data", CLI_LIST, ARGUMENT(data), "FILE",
+     "text to score; of .jsonl every line, .gz and .zst too", .suggest = CLI_FILES, .many = true,
+     .needed = true},
+    {"context", CLI_SIZE, ARGUMENT(context), "C", "tokens of a window",
+     .otherwise = "the model's, at most 2048; 512 with --llama-windows", .min = 1, .max = 1 << 24},
+    {"llama-windows", CLI_FLAG, ARGUMENT(llama_windows),
+     .help = "score as llama.cpp's perplexity does: the second half of each window"},
+    {0},
+};
+
+static int run(const struct cli_common *common, void *arguments)
 {
+    const struct arguments *a = arguments;
     const ember_model_options how = {.runtime = common->runtime};
+    const ember_eval_options windows = {.context = a->context, .llama_windows = a->llama_windows};
     ember_model *model = NULL;
-    ember_evaluation *scores = calloc(data->count, sizeof *scores);
+    ember_evaluation *scores = calloc(a->data.count, sizeof *scores);
     if (!scores) return cli_usage(&command_eval, "out of memory");
     cli_catch_signals();
-    ember_status status = ember_model_open(path, &how, &model);
-    if (status == EMBER_OK) status = ember_eval(model, data->item, data->count, options, scores);
-    if (status == EMBER_OK) print_scores(data, scores, common->json);
+    ember_status status = ember_model_open(a->model, &how, &model);
+    if (status == EMBER_OK)
+        status = ember_eval(model, a->data.item, a->data.count, &windows, scores);
+    if (status == EMBER_OK) print_scores(&a->data, scores, common->json);
     ember_model_close(model);
     free(scores);
-    return cli_finish(status);
-}
-
-static int run(int argc, char **argv)
-{
-    struct cli_common common = {0};
-    ember_eval_options options = {0};
-    struct cli_list data = {0};
-    const char *model = NULL;
-    size_t words;
-    const struct cli_option table[] = {
-        {"data", CLI_LIST, &data, "FILE", NULL,
-         "text to score; of .jsonl every line, .gz and .zst too", 0, 0, true, NULL},
-        {"context", CLI_SIZE, &options.context, "C", "the model's, at most 2048",
-         "tokens of a window", 1, 1 << 24, false, NULL},
-        {"llama-windows", CLI_FLAG, &options.llama_windows, NULL, NULL,
-         "score as llama.cpp's perplexity does: the second half of each window (of 512)", 0, 0,
-         false, NULL},
-        {0},
-    };
-    int result = cli_parse(&command_eval, table, argc, argv, &common, &model, 1, &words);
-    if (result < 0 && (!words || !data.count))
-        result = cli_usage(&command_eval, "a model and --data are needed");
-    if (result < 0) result = eval(model, &data, &common, &options);
-    free(data.item);
-    return result;
+    return cli_fail(status);
 }
 
 const struct cli_command command_eval = {
     .name = "eval",
-    .usage = "MODEL --data FILE... [--context C] [--llama-windows]",
+    .usage = "MODEL --data FILE... [--context C] [--llama-windows] [--json]",
     .help = "nats per token, perplexity and bits per byte of files",
+    .description = "Every token is scored once, in windows that start from an empty state.",
+    .examples = "ember eval my-model --data book.txt --context 1024",
+    .json = true,
+    .options = options,
+    .size = sizeof(struct arguments),
     .run = run,
 };

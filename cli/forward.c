@@ -3,38 +3,47 @@
 
 #include "options.h"
 
-static int run(int argc, char **argv)
+struct arguments {
+    const char *model, *in, *out;
+    size_t chunk;
+    bool gradients, chunked;
+};
+
+#define ARGUMENT(field) offsetof(struct arguments, field)
+
+static const struct cli_option options[] = {
+    {"MODEL", CLI_WORD, ARGUMENT(model), .suggest = CLI_FOLDERS, .needed = true,
+     .help = "a model's folder; needs no tokenizer"},
+    {"in", CLI_STRING, ARGUMENT(in), "FILE",
+     "safetensors with input_ids [B, T], or inputs [B, T, D] and timespans [B, T]",
+     .suggest = CLI_FILES, .needed = true},
+    {"out", CLI_STRING, ARGUMENT(out), "FILE", "safetensors with the results; replaced",
+     .suggest = CLI_FILES, .needed = true},
+    {"grad", CLI_FLAG, ARGUMENT(gradients),
+     .help = "also the loss, and its gradient for every parameter"},
+    {"chunk", CLI_SIZE, ARGUMENT(chunk), "N", "tokens at a time, through the carried state",
+     .otherwise = "all at once", .min = 1, .max = 1e9, .given = ARGUMENT(chunked)},
+    {0},
+};
+
+static int run(const struct cli_common *common, void *arguments)
 {
-    struct cli_common common = {0};
-    ember_forward_options options = {0};
-    const char *in = NULL, *out = NULL, *model = NULL;
-    bool chunked = false;
-    size_t words;
-    const struct cli_option table[] = {
-        {"in", CLI_STRING, &in, "FILE", NULL,
-         "safetensors with input_ids [B, T], or inputs [B, T, D] and timespans [B, T]", 0, 0, false,
-         NULL},
-        {"out", CLI_STRING, &out, "FILE", NULL, "safetensors with the results; replaced", 0, 0,
-         false, NULL},
-        {"grad", CLI_FLAG, &options.gradients, NULL, NULL,
-         "also the loss, and its gradient for every parameter", 0, 0, false, NULL},
-        {"chunk", CLI_SIZE, &options.chunk, "N", "all at once",
-         "tokens at a time, through the carried state", 1, 1e9, false, &chunked},
-        {0},
-    };
-    const int status = cli_parse(&command_forward, table, argc, argv, &common, &model, 1, &words);
-    if (status >= 0) return status;
-    if (!words || !in || !out)
-        return cli_usage(&command_forward, "a model, --in and --out are needed");
-    if (options.gradients && chunked)
+    const struct arguments *a = arguments;
+    if (a->gradients && a->chunked)
         return cli_usage(&command_forward, "--grad and --chunk exclude each other");
-    options.runtime = common.runtime;
-    return cli_fail(ember_forward_file(model, in, out, &options));
+    const ember_forward_options how = {
+        .runtime = common->runtime, .gradients = a->gradients, .chunk = a->chunk};
+    return cli_fail(ember_forward_file(a->model, a->in, a->out, &how));
 }
 
 const struct cli_command command_forward = {
     .name = "forward",
     .usage = "MODEL --in FILE --out FILE [--grad] [--chunk N]",
     .help = "logits, loss and gradients of a model for given tokens",
+    .description = "Each row is one sequence from position 0 and an empty state.",
+    .examples = "ember forward my-model --in ids.safetensors --out logits.safetensors",
+    .dtype = "f32",
+    .options = options,
+    .size = sizeof(struct arguments),
     .run = run,
 };

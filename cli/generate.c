@@ -11,66 +11,74 @@
 #include <ember/infer.h>
 
 #include "options.h"
+#include "output.h"
 
 struct arguments {
-    struct cli_common common;
-    const char *model, *prompt, *prompt_ids, *order, *file, *out, *session, *draft;
+    const char *model, *prompt, *prompt_ids, *file, *out, *session, *draft;
     size_t tokens;
     double temperature, top_p, min_p, repeat_penalty;
     size_t top_k;
+    int order; // 0: not given; 1 llama, 2 hf
     bool has_temperature, has_top_k, has_top_p, has_min_p, has_repeat_penalty, ids;
     struct cli_list stop;
 };
 
-static int parse(int argc, char **argv, struct arguments *a)
-{
-    size_t words;
-    const struct cli_option table[] = {
-        {"p|prompt", CLI_STRING, &a->prompt, "TEXT", NULL,
-         "text to continue; - reads all of stdin, as it is", 0, 0, false, NULL},
-        {"prompt-ids", CLI_STRING, &a->prompt_ids, "IDS", NULL,
-         "token ids to continue, \"3 17 ..\"; needs no tokenizer", 0, 0, false, NULL},
-        {"n", CLI_SIZE, &a->tokens, "N", "128", "tokens to make at most", 1, 1e9, false, NULL},
-        {"temperature", CLI_DOUBLE, &a->temperature, "X", "generation_config.json's, else 0.8",
-         "0: always the most likely token", 0, 1000, false, &a->has_temperature},
-        {"top-k", CLI_SIZE, &a->top_k, "K", "generation_config.json's, else 40",
-         "the K most likely tokens; 0: off", 0, 1 << 24, false, &a->has_top_k},
-        {"top-p", CLI_DOUBLE, &a->top_p, "P", "generation_config.json's, else 0.95",
-         "the fewest tokens that hold this probability; 1: off", 0, 1, false, &a->has_top_p},
-        {"min-p", CLI_DOUBLE, &a->min_p, "P", "generation_config.json's, else 0.05",
-         "least probability, as a share of the largest; 0: off", 0, 1, false, &a->has_min_p},
-        {"repeat-penalty", CLI_DOUBLE, &a->repeat_penalty, "R", "generation_config.json's, else 1",
-         "for tokens that came before; 1: off", 0.01, 100, false, &a->has_repeat_penalty},
-        {"stop", CLI_LIST, &a->stop, "S", NULL, "strings that end the text, not part of it", 0, 0,
-         true, NULL},
-        {"sampler-order", CLI_STRING, &a->order, "NAME", "llama",
-         "llama: filters, then temperature; hf: temperature, then filters", 0, 0, false, NULL},
-        {"ids", CLI_FLAG, &a->ids, NULL, NULL, "prints token ids on one line, prompt included", 0,
-         0, false, NULL},
-        {"file", CLI_STRING, &a->file, "PROMPTS", NULL,
-         "JSON lines with \"prompt\" or \"prompt_ids\", \"id\" and \"seed\" if wanted", 0, 0, false,
-         NULL},
-        {"out", CLI_STRING, &a->out, "ANSWERS", NULL,
-         "JSON lines in the same order; goes on where an earlier run stopped", 0, 0, false, NULL},
-        {"session", CLI_STRING, &a->session, "FILE", NULL, "not in this build", 0, 0, false, NULL},
-        {"draft", CLI_STRING, &a->draft, "MODEL", NULL, "not in this build", 0, 0, false, NULL},
-        {0},
-    };
-    return cli_parse(&command_generate, table, argc, argv, &a->common, &a->model, 1, &words);
-}
+// What the options say, and those of every command.
+struct job {
+    const struct arguments *a;
+    bool quiet, any_seed;
+    uint64_t seed;
+};
+
+#define ARGUMENT(field) offsetof(struct arguments, field)
+#define CONFIGURED(value) .otherwise = "generation_config.json's, else " value
+
+static const struct cli_option options[] = {
+    {"MODEL", CLI_WORD, ARGUMENT(model), .suggest = CLI_FOLDERS, .needed = true,
+     .help = "a model's folder"},
+    {"p|prompt", CLI_STRING, ARGUMENT(prompt), "TEXT",
+     .help = "text to continue; - reads all of stdin, as it is"},
+    {"prompt-ids", CLI_STRING, ARGUMENT(prompt_ids), "IDS",
+     .help = "token ids to continue, \"3 17 ..\"; needs no tokenizer"},
+    {"n", CLI_SIZE, ARGUMENT(tokens), "N", "tokens to make at most", .preset = "128", .min = 1,
+     .max = 1e9},
+    {"temperature", CLI_DOUBLE, ARGUMENT(temperature), "X", "0: always the most likely token",
+     CONFIGURED("0.8"), .max = 1000, .given = ARGUMENT(has_temperature)},
+    {"top-k", CLI_SIZE, ARGUMENT(top_k), "K", "the K most likely tokens; 0: off", CONFIGURED("40"),
+     .max = 1 << 24, .given = ARGUMENT(has_top_k)},
+    {"top-p", CLI_DOUBLE, ARGUMENT(top_p), "P",
+     "the fewest tokens that hold this probability; 1: off", CONFIGURED("0.95"), .max = 1,
+     .given = ARGUMENT(has_top_p)},
+    {"min-p", CLI_DOUBLE, ARGUMENT(min_p), "P",
+     "least probability, as a share of the largest; 0: off", CONFIGURED("0.05"), .max = 1,
+     .given = ARGUMENT(has_min_p)},
+    {"repeat-penalty", CLI_DOUBLE, ARGUMENT(repeat_penalty), "R",
+     "for tokens that came before; 1: off", CONFIGURED("1"), .min = 0.01, .max = 100,
+     .given = ARGUMENT(has_repeat_penalty)},
+    {"stop", CLI_LIST, ARGUMENT(stop), "S", "strings that end the text, not part of it",
+     .many = true},
+    {"sampler-order", CLI_CHOICE, ARGUMENT(order), "NAME",
+     "llama: filters, then temperature; hf: temperature, then filters", .preset = "llama",
+     .choices = "llama|hf"},
+    {"ids", CLI_FLAG, ARGUMENT(ids), .help = "prints token ids on one line, prompt included"},
+    {"file", CLI_STRING, ARGUMENT(file), "PROMPTS",
+     "JSON lines with \"prompt\" or \"prompt_ids\", \"id\" and \"seed\" if wanted",
+     .suggest = CLI_FILES},
+    {"out", CLI_STRING, ARGUMENT(out), "ANSWERS",
+     "JSON lines in the same order; goes on where an earlier run stopped", .suggest = CLI_FILES},
+    {"session", CLI_STRING, ARGUMENT(session), "FILE", "not in this build", .suggest = CLI_FILES},
+    {"draft", CLI_STRING, ARGUMENT(draft), "MODEL", "not in this build", .suggest = CLI_FOLDERS},
+    {0},
+};
 
 static int check(const struct arguments *a)
 {
     const struct cli_command *c = &command_generate;
     if (a->session || a->draft)
         return cli_usage(c, "--%s is not in this build", a->session ? "session" : "draft");
-    if (a->common.json) return cli_usage(c, "--json: there are no figures here; --ids prints ids");
-    if (!a->model) return cli_usage(c, "a model is needed");
     if ((a->prompt != NULL) + (a->prompt_ids != NULL) + (a->file != NULL) != 1)
         return cli_usage(c, "one of -p, --prompt-ids and --file is needed");
     if (!a->file != !a->out) return cli_usage(c, "--file and --out belong together");
-    if (a->order && strcmp(a->order, "llama") != 0 && strcmp(a->order, "hf") != 0)
-        return cli_usage(c, "--sampler-order has to be llama or hf, not %s", a->order);
     return -1;
 }
 
@@ -82,7 +90,7 @@ static ember_sampling sampling(const struct arguments *a, const ember_model *mod
     if (a->has_top_p) s.top_p = a->top_p;
     if (a->has_min_p) s.min_p = a->min_p;
     if (a->has_repeat_penalty) s.repeat_penalty = a->repeat_penalty;
-    if (a->order && strcmp(a->order, "hf") == 0) s.order = EMBER_ORDER_HF;
+    if (a->order == 2) s.order = EMBER_ORDER_HF;
     return s;
 }
 
@@ -153,8 +161,7 @@ struct output {
 
 static ember_status put(const char *text, size_t n)
 {
-    if (fwrite(text, 1, n, stdout) == n && fflush(stdout) == 0) return EMBER_OK;
-    return EMBER_E_IO;
+    return cli_put(text, n) ? EMBER_OK : EMBER_E_IO;
 }
 
 static ember_status on_text(void *context, const char *text, size_t n)
@@ -195,8 +202,9 @@ static uint64_t any_seed(void)
     return (uint64_t)time(NULL);
 }
 
-static ember_status generate(const struct arguments *a, ember_model *model, const struct prompt *p)
+static ember_status generate(const struct job *job, ember_model *model, const struct prompt *p)
 {
+    const struct arguments *a = job->a;
     const ember_sampling s = sampling(a, model);
     struct output out = {0};
     ember_request request = {.text = p->text,
@@ -205,7 +213,7 @@ static ember_status generate(const struct arguments *a, ember_model *model, cons
                              .n_ids = p->n_ids,
                              .max_tokens = a->tokens,
                              .sampling = &s,
-                             .seed = a->common.runtime.seed,
+                             .seed = job->seed,
                              .stop = a->stop.item,
                              .n_stop = a->stop.count,
                              .on_end = on_end,
@@ -226,59 +234,63 @@ static ember_status generate(const struct arguments *a, ember_model *model, cons
     ember_status status = ember_generate(model, &request, 1);
     if (out.any && out.last != '\n' && put("\n", 1) != EMBER_OK && status == EMBER_OK)
         status = EMBER_E_IO;
-    if (status == EMBER_OK && out.finish == EMBER_FINISH_CONTEXT && !a->common.quiet)
+    if (status == EMBER_OK && out.finish == EMBER_FINISH_CONTEXT && !job->quiet)
         fprintf(stderr, "ended where the model's context of %zu tokens is full\n",
                 ember_model_context(model));
     ember_free(encoded);
     return status;
 }
 
-static ember_status generate_file(const struct arguments *a, ember_model *model)
+static ember_status generate_file(const struct job *job, ember_model *model)
 {
+    const struct arguments *a = job->a;
     const ember_sampling s = sampling(a, model);
     const ember_request like = {
         .max_tokens = a->tokens, .sampling = &s, .stop = a->stop.item, .n_stop = a->stop.count};
-    const ember_generate_file_options options = {.like = &like,
-                                                 .ids = a->ids,
-                                                 .seed = a->common.runtime.seed,
-                                                 .any_seed = !a->common.seed_given};
-    return ember_generate_file(model, a->file, a->out, &options);
+    const ember_generate_file_options how = {
+        .like = &like, .ids = a->ids, .seed = job->seed, .any_seed = job->any_seed};
+    return ember_generate_file(model, a->file, a->out, &how);
 }
 
-static int run(int argc, char **argv)
+static int run(const struct cli_common *common, void *arguments)
 {
-    struct arguments a = {.tokens = 128};
+    const struct arguments *a = arguments;
+    struct job job = {.a = a,
+                      .quiet = common->quiet,
+                      .any_seed = !common->seed_given,
+                      .seed = common->runtime.seed};
     struct prompt prompt = {0};
     ember_model *model = NULL;
-    int result = parse(argc, argv, &a);
-    if (result < 0) result = check(&a);
-    if (result < 0) result = read_prompt(&a, &prompt);
+    int result = check(a);
+    if (result < 0) result = read_prompt(a, &prompt);
     if (result < 0) {
         cli_catch_signals();
-        const ember_model_options options = {.runtime = a.common.runtime};
-        ember_status status = ember_model_open(a.model, &options, &model);
-        if (!a.common.seed_given) a.common.runtime.seed = any_seed();
-        if (status == EMBER_OK && !a.file && !a.common.quiet)
-            fprintf(stderr, "seed %llu\n", (unsigned long long)a.common.runtime.seed);
+        const ember_model_options how = {.runtime = common->runtime};
+        ember_status status = ember_model_open(a->model, &how, &model);
+        if (job.any_seed) job.seed = any_seed();
+        if (status == EMBER_OK && !a->file && !job.quiet)
+            fprintf(stderr, "seed %llu\n", (unsigned long long)job.seed);
         if (status == EMBER_OK)
-            status = a.file ? generate_file(&a, model) : generate(&a, model, &prompt);
-        if (ferror(stdout)) {
-            fprintf(stderr, "ember: stdout: %s\n", strerror(errno));
-            result = EXIT_FAILED;
-        } else {
-            result = cli_fail(status);
-        }
+            status = a->file ? generate_file(&job, model) : generate(&job, model, &prompt);
+        result = ferror(stdout) ? EXIT_FAILED : cli_fail(status); // main says what stdout refused
     }
     ember_model_close(model);
     free(prompt.text);
     free(prompt.ids);
-    free(a.stop.item);
     return result;
 }
 
 const struct cli_command command_generate = {
     .name = "generate",
-    .usage = "MODEL -p TEXT [-n N], or MODEL --file PROMPTS.jsonl --out ANSWERS.jsonl",
+    .usage = "MODEL -p TEXT [-n N] [--temperature X] ...\n"
+             "MODEL --file PROMPTS.jsonl --out ANSWERS.jsonl ...",
     .help = "continues a prompt, or a file of them",
+    .description = "Text is printed as it is made, until -n tokens or an end token. The seed is "
+                   "printed on standard error: the same seed gives the same text.",
+    .examples = "ember generate my-model -p \"Once upon a time\" -n 200\n"
+                "ember generate my-model -p - --temperature 0 < prompt.txt",
+    .seed = "a new one each time",
+    .options = options,
+    .size = sizeof(struct arguments),
     .run = run,
 };

@@ -4,24 +4,32 @@
 #include "options.h"
 #include "output.h"
 
-static int run(int argc, char **argv)
+struct arguments {
+    const char *path;
+};
+
+static const struct cli_option options[] = {
+    {"PATH", CLI_WORD, offsetof(struct arguments, path), .suggest = CLI_FILES, .needed = true,
+     .help = "a folder, a .safetensors file or a config"},
+    {0},
+};
+
+static int run(const struct cli_common *common, void *arguments)
 {
-    struct cli_common common = {0};
-    const char *path = NULL;
+    const struct arguments *a = arguments;
     char *text = NULL;
-    size_t words;
-    const int result = cli_parse(&command_inspect, NULL, argc, argv, &common, &path, 1, &words);
-    if (result >= 0) return result;
-    if (!words)
-        return cli_usage(&command_inspect, "a folder, a .safetensors file or a config is needed");
-    const ember_status status = ember_model_inspect(path, common.json, &text);
+    const ember_status status = ember_model_inspect(a->path, common->json, &text);
     cli_print_owned(text);
-    return cli_finish(status);
+    return cli_fail(status);
 }
 
 const struct cli_command command_inspect = {
     .name = "inspect",
-    .usage = "PATH",
+    .usage = "PATH [--json]",
     .help = "config, parameters, experts, tensors and metadata of a model",
+    .examples = "ember inspect my-model",
+    .json = true,
+    .options = options,
+    .size = sizeof(struct arguments),
     .run = run,
 };

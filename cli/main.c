@@ -2,49 +2,64 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "options.h"
+#include <ember/runtime.h>
+#include <ember/version.h>
 
-static const struct cli_command *const commands[] = {
+#include "help.h"
+#include "options.h"
+#include "output.h"
+
+const struct cli_command *const cli_commands[] = {
 #define COMMAND(symbol) &command_##symbol,
 #include "commands.def"
 #undef COMMAND
+    NULL,
 };
-enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
-static void print_help(FILE *to)
+static bool is_help(const char *word)
 {
-    fprintf(to,
-            "ember %s: build, train, run and quantise liquid, hybrid, Mixture-of-Experts sequence "
-            "models\n\n",
-            ember_version());
-    for (size_t i = 0; i < COMMANDS; i++)
-        fprintf(to, "  ember %-10s %s\n", commands[i]->name, commands[i]->help);
-    fprintf(to, "\n`ember COMMAND --help` lists a command's options.\n");
+    return !strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help");
+}
+
+static int no_command(const char *word)
+{
+    const char *names[64];
+    size_t n = 0;
+    for (; cli_commands[n]; n++)
+        names[n] = cli_commands[n]->name;
+    const char *near = ember_nearest(word, names, n);
+    fprintf(stderr, "ember: there is no command \"%s\"%s%s%s; `ember --help` lists them\n", word,
+            near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+    return EXIT_USAGE;
+}
+
+static int run(int argc, char **argv)
+{
+    if (argc < 2) {
+        fprintf(stderr, "ember: a command comes first; `ember --help` lists them\n");
+        return EXIT_USAGE;
+    }
+    if (is_help(argv[1]) && argc == 2) return cli_help_all();
+    if (!strncmp(argv[1], "--help=", 7)) return cli_help_as(NULL, argv[1] + 7);
+    if (!strcmp(argv[1], "--version")) {
+        printf("ember %s\n%s\n", ember_version(), ember_build_info());
+        return EXIT_OK;
+    }
+    if (is_help(argv[1])) { // `ember help train` is `ember train --help`
+        static char help[] = "--help";
+        memmove(argv + 1, argv + 2, (size_t)(argc - 2) * sizeof *argv);
+        argv[argc - 1] = help;
+    }
+    for (size_t i = 0; cli_commands[i]; i++)
+        if (!strcmp(argv[1], cli_commands[i]->name))
+            return cli_run(cli_commands[i], argc - 1, argv + 1);
+    return no_command(argv[1]);
 }
 
 int main(int argc, char **argv)
 {
     // Nobody else here uses jansson: what its values take is counted with the rest.
     if (ember_use_allocator(&(ember_allocator){.json = true}) != EMBER_OK) return EXIT_FAILED;
-    if (argc < 2) {
-        print_help(stderr);
-        return EXIT_USAGE;
-    }
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
-        print_help(stdout);
-        return EXIT_OK;
-    }
-    if (!strcmp(argv[1], "--version")) {
-        printf("ember %s\n", ember_version());
-        return EXIT_OK;
-    }
-    const char *names[COMMANDS];
-    for (size_t i = 0; i < COMMANDS; i++) {
-        names[i] = commands[i]->name;
-        if (strcmp(argv[1], commands[i]->name) == 0) return commands[i]->run(argc - 1, argv + 1);
-    }
-    const char *near = cli_nearest(argv[1], names, COMMANDS);
-    fprintf(stderr, "ember: there is no command \"%s\"%s%s%s; `ember --help` lists them\n", argv[1],
-            near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "");
-    return EXIT_USAGE;
+    cli_prepare_output();
+    return cli_close_output(run(argc, argv));
 }

@@ -1,12 +1,46 @@
 #include "output.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #include <ember/runtime.h>
 
 #include "options.h"
+
+static int output_error; // errno of the first write that failed
+
+void cli_prepare_output(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) {
+            // The lowest free number is `fd`. Reading what can only be written fails, and the
+            // reverse.
+            if (open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) < 0) return;
+        }
+    signal(SIGPIPE, SIG_IGN);
+}
+
+int cli_close_output(int result)
+{
+    errno = 0;
+    if (fflush(stdout) != 0 && !output_error) output_error = errno;
+    if (!output_error && !ferror(stdout)) return result;
+    if (output_error != EPIPE)
+        fprintf(stderr, "ember: cannot write to stdout: %s\n",
+                strerror(output_error ? output_error : EIO));
+    return result == EXIT_OK ? EXIT_FAILED : result;
+}
+
+bool cli_put(const char *text, size_t n)
+{
+    errno = 0;
+    if (fwrite(text, 1, n, stdout) == n && fflush(stdout) == 0) return true;
+    if (!output_error) output_error = errno;
+    return false;
+}
 
 void cli_print_json_string(const char *s)
 {
@@ -26,12 +60,4 @@ void cli_print_owned(char *text)
 {
     if (text) fputs(text, stdout);
     ember_free(text);
-}
-
-int cli_finish(ember_status status)
-{
-    const int result = cli_fail(status);
-    if (fflush(stdout) == 0 && !ferror(stdout)) return result;
-    fprintf(stderr, "ember: cannot write to stdout: %s\n", strerror(errno));
-    return EXIT_FAILED;
 }

@@ -4,32 +4,41 @@
 #include "options.h"
 #include "output.h"
 
-static int run(int argc, char **argv)
+struct arguments {
+    const char *name, *kind;
+    bool markdown;
+};
+
+static const struct cli_option options[] = {
+    {"NAME", CLI_WORD, offsetof(struct arguments, name), .suggest = CLI_COMPONENTS,
+     .help = "a component, to see its options; without it all are listed"},
+    {"kind", CLI_STRING, offsetof(struct arguments, kind), "K", "only components of this kind",
+     .otherwise = "every kind", .suggest = CLI_KINDS},
+    {"markdown", CLI_FLAG, offsetof(struct arguments, markdown),
+     .help = "a page with everything, as docs/components.md"},
+    {0},
+};
+
+static int run(const struct cli_common *common, void *arguments)
 {
-    struct cli_common common = {0};
-    const char *name = NULL, *kind = NULL;
-    char *text = NULL;
-    size_t words;
-    bool markdown = false;
-    const struct cli_option table[] = {
-        {"kind", CLI_STRING, &kind, "K", "all", "only components of this kind", 0, 0, false, NULL},
-        {"markdown", CLI_FLAG, &markdown, NULL, NULL,
-         "a page with everything, as docs/components.md", 0, 0, false, NULL},
-        {0},
-    };
-    const int result = cli_parse(&command_registry, table, argc, argv, &common, &name, 1, &words);
-    if (result >= 0) return result;
-    if (markdown && common.json)
+    const struct arguments *a = arguments;
+    if (a->markdown && common->json)
         return cli_usage(&command_registry, "--markdown and --json exclude each other");
-    const ember_status status = markdown ? ember_registry_markdown(name, kind, &text)
-                                         : ember_registry_describe(name, kind, common.json, &text);
+    char *text = NULL;
+    const ember_status status =
+        a->markdown ? ember_registry_markdown(a->name, a->kind, &text)
+                    : ember_registry_describe(a->name, a->kind, common->json, &text);
     cli_print_owned(text);
-    return cli_finish(status);
+    return cli_fail(status);
 }
 
 const struct cli_command command_registry = {
     .name = "registry",
-    .usage = "[NAME] [--kind K] [--markdown]",
+    .usage = "[NAME] [--kind K] [--markdown] [--json]",
     .help = "every component, and one component's options",
+    .examples = "ember registry --kind router\nember registry attention",
+    .json = true,
+    .options = options,
+    .size = sizeof(struct arguments),
     .run = run,
 };

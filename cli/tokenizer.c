@@ -9,39 +9,12 @@
 
 #include "options.h"
 
-static const struct cli_command train_command = {
-    .name = "tokenizer train",
-    .usage = "--data PATH... --out DIR [--vocab N]",
-    .help = "a byte-level BPE tokenizer from text, with LFM2's split pattern and special names",
-};
-static const struct cli_command encode_command = {
-    .name = "tokenizer encode",
-    .usage = "X [--file FILE] [--no-special]",
-    .help =
-        "text to ids, on one line; X is a folder or a tokenizer.json, the text comes from stdin",
-};
-static const struct cli_command decode_command = {
-    .name = "tokenizer decode",
-    .usage = "X [--file FILE] [--no-special]",
-    .help = "ids to text; X is a folder or a tokenizer.json, the ids come from stdin",
-};
-static const struct cli_command inspect_command = {
-    .name = "tokenizer inspect",
-    .usage = "X",
-    .help = "what a tokenizer consists of; X is a folder or a tokenizer.json",
-};
+#define X_HELP "a folder or a tokenizer.json"
 
 static int fail_errno(const char *what, const char *path)
 {
     fprintf(stderr, "ember: cannot %s %s: %s\n", what, path, strerror(errno));
     return EXIT_FAILED;
-}
-
-// A write that fails late (a full disk, a closed pipe) shows when the buffer is emptied.
-static int finish_output(void)
-{
-    return fflush(stdout) == 0 && !ferror(stdout) ? EXIT_OK
-                                                  : fail_errno("write to", "standard output");
 }
 
 // The whole file, or stdin where `path` is NULL or "-". Returns -1 to go on, else the exit status.
@@ -82,101 +55,116 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static int run_train(int argc, char **argv)
+struct training {
+    struct cli_list data;
+    const char *out, *text_key;
+    size_t vocab, min_frequency;
+};
+
+static const struct cli_option train_options[] = {
+    {"data", CLI_LIST, offsetof(struct training, data), "PATH",
+     "files, folders or globs with text; .jsonl, .gz, .zst too", .suggest = CLI_FILES, .many = true,
+     .needed = true},
+    {"out", CLI_STRING, offsetof(struct training, out), "DIR",
+     "for tokenizer.json and tokenizer_config.json", .suggest = CLI_FOLDERS, .needed = true},
+    {"vocab", CLI_SIZE, offsetof(struct training, vocab), "N",
+     "tokens in all: 3 special ones, 256 bytes, merges", .preset = "8192", .min = 259,
+     .max = 1 << 24},
+    {"min-frequency", CLI_SIZE, offsetof(struct training, min_frequency), "N",
+     "how often a pair must occur to be merged", .preset = "2", .min = 1, .max = 1e15},
+    {"text-key", CLI_STRING, offsetof(struct training, text_key), "KEY",
+     "of the text in JSON lines", .preset = "text"},
+    {0},
+};
+
+static int run_train(const struct cli_common *common, void *arguments)
 {
-    struct cli_common common = {0};
-    ember_tokenizer_training options = {0};
-    struct cli_list data = {0};
-    const char *out = NULL, *word = NULL;
-    size_t words;
-    const struct cli_option table[] = {
-        {"data", CLI_LIST, &data, "PATH", NULL,
-         "files, folders or globs with text; .jsonl, .gz, .zst too", 0, 0, true, NULL},
-        {"out", CLI_STRING, &out, "DIR", NULL, "for tokenizer.json and tokenizer_config.json", 0, 0,
-         false, NULL},
-        {"vocab", CLI_SIZE, &options.vocab, "N", "8192",
-         "tokens in all: 3 special ones, 256 bytes, merges", 259, 1 << 24, false, NULL},
-        {"min-frequency", CLI_SIZE, &options.min_frequency, "N", "2",
-         "how often a pair must occur to be merged", 1, 1e15, false, NULL},
-        {"text-key", CLI_STRING, &options.text_key, "KEY", "text", "of the text in JSON lines", 0,
-         0, false, NULL},
-        {0},
-    };
-    int status = cli_parse(&train_command, table, argc, argv, &common, &word, 0, &words);
-    if (status < 0 && (!data.count || !out))
-        status = cli_usage(&train_command, "--data and --out are needed");
-    if (status >= 0) {
-        free(data.item);
-        return status;
-    }
-    options.threads = common.runtime.threads;
+    const struct training *a = arguments;
+    const ember_tokenizer_training options = {.vocab = a->vocab,
+                                              .min_frequency = a->min_frequency,
+                                              .text_key = a->text_key,
+                                              .threads = common->runtime.threads};
     ember_tokenizer *tokenizer = NULL;
     ember_tokenizer_corpus corpus;
     const double start = now();
-    ember_status done = ember_tokenizer_train(data.item, data.count, &options, &tokenizer, &corpus);
-    if (done == EMBER_OK) done = ember_tokenizer_save(tokenizer, out);
+    ember_status done =
+        ember_tokenizer_train(a->data.item, a->data.count, &options, &tokenizer, &corpus);
+    if (done == EMBER_OK) done = ember_tokenizer_save(tokenizer, a->out);
     if (done == EMBER_OK) {
         const double seconds = now() - start;
         const size_t size = ember_tokenizer_size(tokenizer);
-        if (common.json)
+        if (common->json)
             printf("{\"tokens\": %zu, \"files\": %llu, \"documents\": %llu, \"bytes\": %llu, "
                    "\"seconds\": %.3f}\n",
                    size, (unsigned long long)corpus.files, (unsigned long long)corpus.documents,
                    (unsigned long long)corpus.bytes, seconds);
         else
-            printf("%s: %zu tokens from %llu bytes in %llu files, %.1f s\n", out, size,
+            printf("%s: %zu tokens from %llu bytes in %llu files, %.1f s\n", a->out, size,
                    (unsigned long long)corpus.bytes, (unsigned long long)corpus.files, seconds);
     }
     ember_tokenizer_close(tokenizer);
-    free(data.item);
-    return done == EMBER_OK ? finish_output() : cli_fail(done);
+    return cli_fail(done);
 }
 
 // What encode and decode share: X, --file, --no-special, and the input.
 struct conversion {
-    ember_tokenizer *tokenizer;
+    const char *x, *file;
     bool no_special;
+    ember_tokenizer *tokenizer;
     char *bytes;
     size_t n;
 };
 
-static int open_conversion(const struct cli_command *command, const char *special_help, int argc,
-                           char **argv, struct conversion *c)
+#define CONVERSION_OPTIONS(input, special)                                                         \
+    {                                                                                              \
+        {"X",                                                                                      \
+         CLI_WORD,                                                                                 \
+         offsetof(struct conversion, x),                                                           \
+         .suggest = CLI_FILES,                                                                     \
+         .needed = true,                                                                           \
+         .help = X_HELP},                                                                          \
+            {"file",                                                                               \
+             CLI_STRING,                                                                           \
+             offsetof(struct conversion, file),                                                    \
+             "FILE",                                                                               \
+             input,                                                                                \
+             .otherwise = "stdin",                                                                 \
+             .suggest = CLI_FILES},                                                                \
+            {"no-special", CLI_FLAG, offsetof(struct conversion, no_special), .help = special},    \
+            {0},                                                                                   \
+    }
+
+static const struct cli_option encode_options[] =
+    CONVERSION_OPTIONS("the text", "no BOS, and special tokens in the text are text");
+static const struct cli_option decode_options[] =
+    CONVERSION_OPTIONS("the ids", "special tokens leave no text");
+
+static int open_conversion(struct conversion *c)
 {
-    struct cli_common common = {0};
-    const char *x = NULL, *file = NULL;
-    size_t words;
-    const struct cli_option table[] = {
-        {"file", CLI_STRING, &file, "FILE", "stdin", "read it instead of stdin", 0, 0, false, NULL},
-        {"no-special", CLI_FLAG, &c->no_special, NULL, NULL, special_help, 0, 0, false, NULL},
-        {0},
-    };
-    const int status = cli_parse(command, table, argc, argv, &common, &x, 1, &words);
-    if (status >= 0) return status;
-    if (words == 0) return cli_usage(command, "X, a folder or a tokenizer.json, is needed");
-    const ember_status opened = ember_tokenizer_open(x, &c->tokenizer);
-    return opened == EMBER_OK ? read_all(file, &c->bytes, &c->n) : cli_fail(opened);
+    const ember_status opened = ember_tokenizer_open(c->x, &c->tokenizer);
+    return opened == EMBER_OK ? read_all(c->file, &c->bytes, &c->n) : cli_fail(opened);
 }
 
-static int run_encode(int argc, char **argv)
+static int run_encode(const struct cli_common *common, void *arguments)
 {
-    struct conversion c = {0};
-    int status = open_conversion(&encode_command, "no BOS, and special tokens in the text are text",
-                                 argc, argv, &c);
+    (void)common;
+    struct conversion *c = arguments;
+    int status = open_conversion(c);
     if (status < 0) {
         int32_t *ids = NULL;
         size_t count = 0;
-        const ember_status done = ember_tokenizer_encode(
-            c.tokenizer, c.bytes, c.n, c.no_special ? EMBER_TOKENIZER_NO_SPECIAL : 0, &ids, &count);
-        if (c.n == 0) count = 0; // no input is an empty line, without BOS too
+        const ember_status done =
+            ember_tokenizer_encode(c->tokenizer, c->bytes, c->n,
+                                   c->no_special ? EMBER_TOKENIZER_NO_SPECIAL : 0, &ids, &count);
+        if (c->n == 0) count = 0; // no input is an empty line, without BOS too
         for (size_t i = 0; i < count; i++)
             printf(i ? " %d" : "%d", ids[i]);
         if (done == EMBER_OK) printf("\n");
         ember_free(ids);
-        status = done == EMBER_OK ? finish_output() : cli_fail(done);
-        free(c.bytes);
+        status = cli_fail(done);
+        free(c->bytes);
     }
-    ember_tokenizer_close(c.tokenizer);
+    ember_tokenizer_close(c->tokenizer);
     return status;
 }
 
@@ -213,83 +201,98 @@ static int parse_ids(const char *text, size_t n, int32_t **ids, size_t *count)
     return -1;
 }
 
-static int run_decode(int argc, char **argv)
+static int run_decode(const struct cli_common *common, void *arguments)
 {
-    struct conversion c = {0};
+    (void)common;
+    struct conversion *c = arguments;
     int32_t *ids = NULL;
     size_t count = 0;
-    int status = open_conversion(&decode_command, "special tokens leave no text", argc, argv, &c);
-    if (status < 0) status = parse_ids(c.bytes, c.n, &ids, &count);
+    int status = open_conversion(c);
+    if (status < 0) status = parse_ids(c->bytes, c->n, &ids, &count);
     if (status < 0) {
         char *text = NULL;
         size_t n = 0;
         const ember_status done = ember_tokenizer_decode(
-            c.tokenizer, ids, count, c.no_special ? EMBER_TOKENIZER_NO_SPECIAL : 0, &text, &n);
+            c->tokenizer, ids, count, c->no_special ? EMBER_TOKENIZER_NO_SPECIAL : 0, &text, &n);
         if (done == EMBER_OK) fwrite(text, 1, n, stdout);
         ember_free(text);
-        status = done == EMBER_OK ? finish_output() : cli_fail(done);
+        status = cli_fail(done);
     }
     free(ids);
-    free(c.bytes);
-    ember_tokenizer_close(c.tokenizer);
+    free(c->bytes);
+    ember_tokenizer_close(c->tokenizer);
     return status;
 }
 
-static int run_inspect(int argc, char **argv)
+struct inspection {
+    const char *x;
+};
+
+static const struct cli_option inspect_options[] = {
+    {"X", CLI_WORD, offsetof(struct inspection, x), .suggest = CLI_FILES, .needed = true,
+     .help = X_HELP},
+    {0},
+};
+
+static int run_inspect(const struct cli_common *common, void *arguments)
 {
-    struct cli_common common = {0};
-    const char *x = NULL;
-    size_t words;
-    const int status = cli_parse(&inspect_command, NULL, argc, argv, &common, &x, 1, &words);
-    if (status >= 0) return status;
-    if (words == 0)
-        return cli_usage(&inspect_command, "X, a folder or a tokenizer.json, is needed");
+    const struct inspection *a = arguments;
     ember_tokenizer *tokenizer = NULL;
     char *text = NULL;
-    ember_status done = ember_tokenizer_open(x, &tokenizer);
-    if (done == EMBER_OK) done = ember_tokenizer_inspect(tokenizer, common.json, &text);
+    ember_status done = ember_tokenizer_open(a->x, &tokenizer);
+    if (done == EMBER_OK) done = ember_tokenizer_inspect(tokenizer, common->json, &text);
     if (done == EMBER_OK) fputs(text, stdout);
     ember_free(text);
     ember_tokenizer_close(tokenizer);
-    return done == EMBER_OK ? finish_output() : cli_fail(done);
+    return cli_fail(done);
 }
 
-static int run(int argc, char **argv)
-{
-    static const struct {
-        const char *name;
-        const struct cli_command *command;
-        int (*run)(int argc, char **argv);
-    } actions[] = {
-        {"train", &train_command, run_train},
-        {"encode", &encode_command, run_encode},
-        {"decode", &decode_command, run_decode},
-        {"inspect", &inspect_command, run_inspect},
-    };
-    enum { ACTIONS = sizeof actions / sizeof *actions };
-    const char *names[ACTIONS];
-    for (size_t i = 0; i < ACTIONS; i++) {
-        names[i] = actions[i].name;
-        if (argc > 1 && strcmp(argv[1], names[i]) == 0) return actions[i].run(argc - 1, argv + 1);
-    }
-    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-        printf("usage: ember tokenizer train|encode|decode|inspect ...\n\n%s\n\n",
-               command_tokenizer.help);
-        for (size_t i = 0; i < ACTIONS; i++)
-            printf("  ember %s %s\n      %s\n", actions[i].command->name, actions[i].command->usage,
-                   actions[i].command->help);
-        return finish_output();
-    }
-    if (argc < 2)
-        return cli_usage(&command_tokenizer, "one of train, encode, decode and inspect is needed");
-    const char *near = cli_nearest(argv[1], names, ACTIONS);
-    return cli_usage(&command_tokenizer, "there is no \"%s\"%s%s%s", argv[1],
-                     near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "");
-}
+static const struct cli_command train_command = {
+    .name = "tokenizer train",
+    .usage = "--data PATH... --out DIR [--vocab N] [--json]",
+    .help = "a byte-level BPE tokenizer from text, with LFM2's split pattern and special names",
+    .json = true,
+    .options = train_options,
+    .size = sizeof(struct training),
+    .run = run_train,
+};
+static const struct cli_command encode_command = {
+    .name = "tokenizer encode",
+    .usage = "X [--file FILE] [--no-special]",
+    .help = "text to ids, on one line",
+    .options = encode_options,
+    .size = sizeof(struct conversion),
+    .run = run_encode,
+};
+static const struct cli_command decode_command = {
+    .name = "tokenizer decode",
+    .usage = "X [--file FILE] [--no-special]",
+    .help = "ids to text",
+    .options = decode_options,
+    .size = sizeof(struct conversion),
+    .run = run_decode,
+};
+static const struct cli_command inspect_command = {
+    .name = "tokenizer inspect",
+    .usage = "X [--json]",
+    .help = "what a tokenizer consists of",
+    .json = true,
+    .options = inspect_options,
+    .size = sizeof(struct inspection),
+    .run = run_inspect,
+};
+
+static const struct cli_command *const commands[] = {
+    &train_command, &encode_command, &decode_command, &inspect_command, NULL,
+};
 
 const struct cli_command command_tokenizer = {
     .name = "tokenizer",
     .usage = "train|encode|decode|inspect ...",
     .help = "trains tokenizers, turns text into ids and back",
-    .run = run,
+    .description = "Text comes byte for byte, a final newline included; ids are separated by "
+                   "spaces.",
+    .examples = "ember tokenizer train --data books/ --out my-tokenizer --vocab 8192\n"
+                "ember tokenizer encode my-tokenizer --file book.txt",
+    .commands = commands,
 };

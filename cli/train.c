@@ -1,71 +1,88 @@
 // ember train: from a recipe, or a preset and text, to a model.
 #include <ember/train.h>
 
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "options.h"
 
-static int train(const struct cli_common *common, ember_train_options *options)
+struct arguments {
+    const char *recipe, *preset, *out;
+    struct cli_list data, set;
+    bool resume, dry_run;
+};
+
+#define ARGUMENT(field) offsetof(struct arguments, field)
+
+static const struct cli_option options[] = {
+    {"RECIPE", CLI_WORD, ARGUMENT(recipe), .suggest = CLI_FILES,
+     .help = "JSON with model, data, train and seed"},
+    {"preset", CLI_STRING, ARGUMENT(preset), "NAME", "a recipe that comes with Ember, tiny-moe",
+     .suggest = CLI_PRESETS},
+    {"data", CLI_LIST, ARGUMENT(data), "PATH",
+     "text: files, folders or globs, each a domain; .jsonl, .gz and .zst too",
+     .otherwise = "the recipe's", .suggest = CLI_FILES, .many = true},
+    {"out", CLI_STRING, ARGUMENT(out), "DIR",
+     "the run's folder, absent or empty; it becomes the model's", .otherwise = "runs/NAME",
+     .suggest = CLI_FOLDERS},
+    {"set", CLI_LIST, ARGUMENT(set), "KEY=VALUE",
+     .help = "a value of the recipe, for instance train.lr=3e-4"},
+    {"resume", CLI_FLAG, ARGUMENT(resume), .help = "go on with the run in DIR"},
+    {"dry-run", CLI_FLAG, ARGUMENT(dry_run),
+     .help = "print parameters, memory, tokens and time, and stop"},
+    {0},
+};
+
+static int train(const struct cli_common *common, const struct arguments *a)
 {
+    const ember_train_options how = {.runtime = common->runtime,
+                                     .seed_given = common->seed_given,
+                                     .recipe = a->recipe,
+                                     .preset = a->preset,
+                                     .data = a->data.item,
+                                     .n_data = a->data.count,
+                                     .set = a->set.item,
+                                     .n_set = a->set.count,
+                                     .out = a->out,
+                                     .resume = a->resume,
+                                     .dry_run = a->dry_run};
     ember_train_result result;
     cli_catch_signals();
-    options->runtime = common->runtime;
-    options->seed_given = common->seed_given;
-    const ember_status status = ember_train(options, &result);
+    const ember_status status = ember_train(&how, &result);
     if (status != EMBER_OK) return cli_fail(status);
     fputs(common->json ? result.json : result.text, stdout);
     if (common->json) putchar('\n');
     ember_train_result_deinit(&result);
-    if (fflush(stdout) == 0 && !ferror(stdout)) return EXIT_OK;
-    fprintf(stderr, "ember: stdout: %s\n", strerror(errno));
-    return EXIT_FAILED;
+    return EXIT_OK;
 }
 
-static int run(int argc, char **argv)
+static int run(const struct cli_common *common, void *arguments)
 {
-    struct cli_common common = {0};
-    ember_train_options options = {0};
-    struct cli_list data = {0}, set = {0};
-    size_t words;
-    const struct cli_option table[] = {
-        {"preset", CLI_STRING, &options.preset, "NAME", NULL,
-         "a recipe that comes with Ember: tiny-moe", 0, 0, false, NULL},
-        {"data", CLI_LIST, &data, "PATH", NULL,
-         "text: files, folders or globs, each a domain; .jsonl, .gz and .zst too", 0, 0, true,
-         NULL},
-        {"out", CLI_STRING, &options.out, "DIR", "runs/NAME",
-         "the run's folder, absent or empty; it becomes the model's", 0, 0, false, NULL},
-        {"set", CLI_LIST, &set, "KEY=VALUE", NULL,
-         "a value of the recipe, for instance train.lr=3e-4", 0, 0, false, NULL},
-        {"resume", CLI_FLAG, &options.resume, NULL, NULL, "go on with the run in DIR", 0, 0, false,
-         NULL},
-        {"dry-run", CLI_FLAG, &options.dry_run, NULL, NULL,
-         "print parameters, memory, tokens and time, and stop", 0, 0, false, NULL},
-        {0},
-    };
-    int status = cli_parse(&command_train, table, argc, argv, &common, &options.recipe, 1, &words);
-    options.data = data.item;
-    options.n_data = data.count;
-    options.set = set.item;
-    options.n_set = set.count;
-    if (status < 0 && !words && !options.preset && !options.resume)
-        status = cli_usage(&command_train, "a recipe, --preset or --resume is needed");
-    if (status < 0 && words && options.preset)
-        status = cli_usage(&command_train, "a recipe and --preset exclude each other");
-    if (status < 0 && options.resume && !words && !options.preset && !options.out)
-        status = cli_usage(&command_train, "--resume needs --out, the folder of the run");
-    if (status < 0) status = train(&common, &options);
-    free(data.item);
-    free(set.item);
-    return status;
+    const struct arguments *a = arguments;
+    if (!a->recipe && !a->preset && !a->resume)
+        return cli_usage(&command_train, "a recipe, --preset or --resume is needed");
+    if (a->recipe && a->preset)
+        return cli_usage(&command_train, "a recipe and --preset exclude each other");
+    if (a->resume && !a->recipe && !a->preset && !a->out)
+        return cli_usage(&command_train, "--resume needs --out, the folder of the run");
+    return train(common, a);
 }
 
 const struct cli_command command_train = {
     .name = "train",
-    .usage = "RECIPE | --preset NAME --data PATH...  [--out DIR] [--set KEY=VALUE] [--resume]",
+    .usage = "RECIPE [--out DIR] [--set KEY=VALUE] [--resume] [--dry-run]\n"
+             "--preset NAME --data PATH... [--out DIR] ...",
     .help = "trains a model from a recipe, or a preset and text",
+    .description =
+        "Before the first step parameters, memory, tokens and expected time are printed. DIR ends "
+        "as the model's folder, with best/, report.html, README.md, logs/ and training/, from "
+        "which --resume goes on. A flag is stronger than --set, --set than the recipe, the recipe "
+        "than its preset.",
+    .examples = "ember train --preset tiny-moe --data books/ --out my-model\n"
+                "ember train --out my-model --resume",
+    .dtype = "the recipe's, else bf16 where the machine has it",
+    .seed = "the recipe's, else 0",
+    .json = true,
+    .options = options,
+    .size = sizeof(struct arguments),
     .run = run,
 };

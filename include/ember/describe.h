@@ -2,9 +2,9 @@
  * @file describe.h  What there is and what it takes, as text for people or as JSON for programs:
  * components, models, plans, the machine.
  *
- * Every function writes an owned, NUL-terminated text (ember_free()) that ends with a newline:
- * lines for people, or with `json` one JSON object with the same figures (bytes and counts as
- * integers).
+ * Every describing function writes an owned, NUL-terminated text (ember_free()) that ends with a
+ * newline: lines for people, or with `json` one JSON object with the same figures (bytes and counts
+ * as integers).
  */
 #ifndef EMBER_DESCRIBE_H
 #define EMBER_DESCRIBE_H
@@ -32,6 +32,14 @@ EMBER_API EMBER_CHECKED ember_status ember_registry_describe(const char *name, c
 /** The same as a page of Markdown, always with everything: docs/components.md is all of it. */
 EMBER_API EMBER_CHECKED ember_status ember_registry_markdown(const char *name, const char *kind,
                                                              char **text);
+
+/**
+ * The name of the i-th registered component, in order of kinds' registration; NULL past the last,
+ * and where ember_start() failed. Names repeat where kinds share one. Static.
+ *
+ * @param kind  set to the kind's name where a component is returned; may be NULL.
+ */
+EMBER_API const char *ember_component_at(size_t i, const char **kind);
 
 /**
  * A model folder, a .safetensors file or a config: the config's summary, parameters, what the

@@ -103,6 +103,13 @@ EMBER_API EMBER_CHECKED ember_status ember_use_allocator(const ember_allocator *
  */
 EMBER_API void ember_interrupt(void);
 
+/**
+ * "Did you mean": the one of `count` names that is nearest to a mistyped word by insertions,
+ * deletions, replacements and swaps of neighbours, at most a third of its length; NULL where none
+ * is. Borrowed from `names`. Threads: any.
+ */
+EMBER_API const char *ember_nearest(const char *word, const char *const *names, size_t count);
+
 /** Frees what a call gave to its caller, where its description says so; NULL is fine. Threads: any.
  */
 EMBER_API void ember_free(void *p);

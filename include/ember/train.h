@@ -48,6 +48,9 @@ EMBER_API EMBER_CHECKED ember_status ember_train(const ember_train_options *opti
                                                  ember_train_result *result);
 EMBER_API void ember_train_result_deinit(ember_train_result *result);
 
+/** The name of the i-th recipe that comes with the library; NULL past the last. Static. */
+EMBER_API const char *ember_preset_at(size_t i);
+
 #ifdef __cplusplus
 }
 #endif

@@ -29,6 +29,12 @@ extern "C" {
 EMBER_API const char *ember_version(void);
 EMBER_API int ember_abi(void);
 
+/**
+ * The build as one line: "Release build, gcc 12.2.0, x86_64; zlib, zstd, lzma"; static. Threads:
+ * any, at any time.
+ */
+EMBER_API const char *ember_build_info(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -187,3 +187,11 @@ ember_status ember_registry_markdown(const char *name, const char *kind, char **
 {
     return describe(name, kind, true, false, em_print_markdown, text);
 }
+
+const char *ember_component_at(size_t i, const char **kind)
+{
+    if (ember_start() != EMBER_OK) return NULL;
+    const struct em_component *c = em_registry_at(i);
+    if (c && kind) *kind = ember_kind_name(c->kind);
+    return c ? c->name : NULL;
+}

@@ -71,6 +71,11 @@ ember_status ember_use_allocator(const ember_allocator *allocator)
     return EMBER_OK;
 }
 
+const char *ember_nearest(const char *word, const char *const *names, size_t count)
+{
+    return em_did_you_mean(word, names, count);
+}
+
 void ember_quiet(bool quiet)
 {
     em_log_threshold(quiet ? EM_LOG_WARN : EM_LOG_NOTE);

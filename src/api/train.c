@@ -3,6 +3,7 @@
 #include "api/library.h"
 #include "base/alloc.h"
 #include "infer/generation.h"
+#include "train/presets.h"
 #include "train/trainer.h"
 
 // ---- samples for the report ----
@@ -118,4 +119,11 @@ void ember_train_result_deinit(ember_train_result *result)
     em_free(result->text);
     em_free(result->json);
     *result = (ember_train_result){0};
+}
+
+const char *ember_preset_at(size_t i)
+{
+    for (const struct em_preset *p = em_presets; p->name; p++)
+        if (i-- == 0) return p->name;
+    return NULL;
 }

@@ -83,8 +83,8 @@ static void windows_are_chosen(void **state)
 static void what_is_wrong_is_said_with_its_exit_status(void **state)
 {
     (void)state;
-    CHECK_PROGRAM(2, "a model and --data are needed", "eval", model);
-    CHECK_PROGRAM(2, "a model and --data are needed", "eval", "--data", first);
+    CHECK_PROGRAM(2, "--data is needed", "eval", model);
+    CHECK_PROGRAM(2, "MODEL (a model's folder) is needed", "eval", "--data", first);
     CHECK_PROGRAM(2, "there is no option --contxt, did you mean --context?", "eval", model,
                   "--contxt", "3");
     CHECK_PROGRAM(1, "no tokenizer.json", "eval", EMBER_TESTS_DIR "/golden/models/lfm2", "--data",

@@ -21,16 +21,17 @@ static void wrong_usage_is_2(void **state)
 {
     (void)state;
     const char *out = test_path(test_directory(), "out.safetensors");
-    CHECK_PROGRAM(2, "--in and --out are needed", "forward", MODEL, "--in", IN);
-    CHECK_PROGRAM(2, "a model", "forward", "--in", IN, "--out", out);
+    CHECK_PROGRAM(2, "--out is needed", "forward", MODEL, "--in", IN);
+    CHECK_PROGRAM(2, "--in and --out are needed", "forward", MODEL);
+    CHECK_PROGRAM(2, "MODEL", "forward", "--in", IN, "--out", out);
     CHECK_PROGRAM(2, "--grad and --chunk exclude each other", "forward", MODEL, "--in", IN, "--out",
                   out, "--grad", "--chunk", "2");
     CHECK_PROGRAM(2, "--chunk has to be within 1", "forward", MODEL, "--in", IN, "--out", out,
                   "--chunk", "0");
     CHECK_PROGRAM(2, "did you mean --chunk", "forward", MODEL, "--in", IN, "--out", out, "--chunks",
                   "2");
-    CHECK_PROGRAM(2, "--backend gpu", "forward", MODEL, "--in", IN, "--out", out, "--backend",
-                  "gpu");
+    CHECK_PROGRAM(2, "--backend has to be reference or cpu, not gpu", "forward", MODEL, "--in", IN,
+                  "--out", out, "--backend", "gpu");
     CHECK_PROGRAM(2, "--threads needs a whole number", "forward", MODEL, "--in", IN, "--out", out,
                   "--threads", "1.5");
     CHECK_PROGRAM(2, "unexpected", "forward", MODEL, MODEL, "--in", IN, "--out", out);

@@ -98,7 +98,7 @@ static void a_full_context_is_told(void **state)
 static void what_is_wrong_is_said_with_its_exit_status(void **state)
 {
     (void)state;
-    CHECK_PROGRAM(2, "a model is needed", "generate", "-p", "x");
+    CHECK_PROGRAM(2, "MODEL", "generate", "-p", "x");
     CHECK_PROGRAM(2, "one of -p, --prompt-ids and --file", "generate", ids_model);
     CHECK_PROGRAM(2, "one of -p, --prompt-ids and --file", "generate", ids_model, "-p", "x",
                   "--prompt-ids", "1");
