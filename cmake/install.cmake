@@ -14,6 +14,10 @@ target_link_libraries(ember_shared PRIVATE ember_needs ember_flags)
 target_link_options(ember_shared PRIVATE LINKER:--version-script=${map} LINKER:-Bsymbolic-functions
   LINKER:--no-undefined LINKER:--gc-sections)
 
+if(EMBER_SANITIZE) # for tests only
+  return()
+endif()
+
 # An archive cannot hide what its members share. So it has one member: all of them linked into one
 # object, in which hidden names are made local. Functions keep sections of their own, and a program
 # linked with --gc-sections takes what it uses.

@@ -74,7 +74,7 @@ if(NOT EMBER_SANITIZE)
   ember_tool_test(symbols-refuses ${CMAKE_SOURCE_DIR}/tests/tools/check_symbols_test.sh
     ${CMAKE_SOURCE_DIR}/tools/check_symbols.sh ${CMAKE_C_COMPILER} ${CMAKE_BINARY_DIR}/scratch/symbols)
 endif()
-if(TARGET ember_shared)
+if(TARGET ember_static)
   ember_tool_test(symbols-shipped ${CMAKE_SOURCE_DIR}/tools/check_symbols.sh shipped ${CMAKE_SOURCE_DIR}/include
     $<TARGET_FILE:ember_shared> ${CMAKE_BINARY_DIR}/libember.a)
 endif()
