@@ -88,6 +88,12 @@ function(ember_kernels isa)
   target_compile_options(kernels_${isa} PRIVATE -ffp-contract=fast $<$<NOT:$<CONFIG:Debug>>:-O3> ${ARGN})
 endfunction()
 
+# Sources for one instruction beyond their set; they are empty in the others.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set_source_files_properties(src/kernels/isa/attention_bf16.c src/kernels/isa/attention_gradient_bf16.c
+    PROPERTIES COMPILE_OPTIONS -mavx512bf16)
+endif()
+
 ember_kernels(scalar)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   ember_kernels(avx2 -mavx2 -mfma -mf16c)

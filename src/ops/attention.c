@@ -9,6 +9,7 @@
 #include <math.h>
 
 #include "kernels/attention.h"
+#include "kernels/gemm.h"
 #include "kernels/kernels.h"
 #include "ops/bytes.h"
 #include "ops/rows.h"
@@ -32,9 +33,37 @@ static struct em_attention geometry(const struct em_call *c)
                                  .scale = em_attr_const(c, struct attr)->scale};
 }
 
+// The kernels of a number format.
+struct format {
+    size_t (*scratch)(const struct em_attention *a);
+    void (*forward)(const struct em_attention *a, size_t g, size_t g_end, size_t begin, size_t end,
+                    void *scratch);
+    size_t (*backward_scratch)(const struct em_attention *a);
+    void (*backward)(const struct em_attention *a, const struct em_attention_gradient *d, size_t g,
+                     void *scratch);
+};
+
+// Passes with gradients round the operands of products as matrix products do. The others compute in
+// f32: they are bound by memory where it matters, and a token's output then does not depend on how
+// a prompt was cut.
+static struct format format_of(const struct em_call *c, bool gradients)
+{
+    const struct em_kernels *k = em_kernels();
+    if (c->exec->bf16 && gradients && em_gemm_native(EM_GEMM_BF16))
+        return (struct format){k->attention_bf16_scratch, k->attention_bf16,
+                               k->attention_backward_bf16_scratch, k->attention_backward_bf16};
+    return (struct format){k->attention_scratch, k->attention_f32, k->attention_backward_scratch,
+                           k->attention_backward_f32};
+}
+
 static size_t thread_scratch(size_t bytes)
 {
     return (bytes + 127) / 128 * 128;
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
 }
 
 static ember_status shape(struct em_call *c)
@@ -56,10 +85,12 @@ static ember_status shape(struct em_call *c)
         return em_fail(EMBER_E_SHAPE, "attention: a head has at most 256 dimensions, not %zu",
                        q->dim[2]);
     const struct em_attention a = geometry(c);
-    const size_t forward = em_kernels()->attention_scratch(&a),
-                 backward = em_is_training(c) ? em_kernels()->attention_backward_scratch(&a) : 0;
-    em_need_scratch(
-        c, thread_scratch(forward > backward ? forward : backward) * em_call_threads(c) + 64);
+    size_t bytes = format_of(c, false).scratch(&a);
+    if (em_is_training(c)) {
+        const struct format f = format_of(c, true);
+        bytes = larger(bytes, larger(f.scratch(&a), f.backward_scratch(&a)));
+    }
+    em_need_scratch(c, thread_scratch(bytes) * em_call_threads(c) + 64);
     EM_TRY(em_out_like(c, 0, q));
     return em_saved_rows(c, 0, EMBER_F32, q, 1, &q->dim[1], 1);
 }
@@ -160,6 +191,7 @@ static struct em_attention sequence(const struct em_call *c, size_t s)
 
 struct work {
     const struct em_call *call;
+    struct format format;
     char *scratch;
     size_t thread_bytes;
 };
@@ -194,9 +226,9 @@ static void forward_pieces(void *arg, size_t begin, size_t end, unsigned thread)
         const size_t n = p.blocks * p.groups;
         for (size_t i = begin > first ? begin - first : 0; i < n && first + i < end; i++) {
             const size_t g = i % p.groups * p.heads, at = (p.blocks - 1 - i / p.groups) * p.block;
-            em_kernels()->attention_f32(&a, g, g + p.heads < a.G ? g + p.heads : a.G, at,
-                                        at + p.block < a.T ? at + p.block : a.T,
-                                        w->scratch + thread * w->thread_bytes);
+            w->format.forward(&a, g, g + p.heads < a.G ? g + p.heads : a.G, at,
+                              at + p.block < a.T ? at + p.block : a.T,
+                              w->scratch + thread * w->thread_bytes);
         }
         first += n;
     }
@@ -212,8 +244,8 @@ static void forward(const struct em_call *c)
         pieces += p.blocks * p.groups;
     }
     const struct em_attention a = geometry(c);
-    struct work w = {.call = c,
-                     .thread_bytes = thread_scratch(em_kernels()->attention_scratch(&a))};
+    struct work w = {.call = c, .format = format_of(c, c->exec->gradients)};
+    w.thread_bytes = thread_scratch(w.format.scratch(&a));
     w.scratch = em_scratch_take(em_scratch_of(c), w.thread_bytes * em_pool_threads(c->exec->pool));
     em_parallel(c->exec->pool, pieces, 1, forward_pieces, &w);
 }
@@ -245,15 +277,15 @@ static void backward_heads(void *arg, size_t begin, size_t end, unsigned thread)
             const size_t width = j == Q ? a.H / a.G * a.K : a.K;
             if (em_fresh(c, j)) clear_heads(*gradient[j] + i % G * width, strip.stride, a.T, width);
         }
-        em_kernels()->attention_backward_f32(&a, &d, i % G, w->scratch + thread * w->thread_bytes);
+        w->format.backward(&a, &d, i % G, w->scratch + thread * w->thread_bytes);
     }
 }
 
 static void backward(const struct em_call *c)
 {
     const struct em_attention a = geometry(c);
-    struct work w = {.call = c,
-                     .thread_bytes = thread_scratch(em_kernels()->attention_backward_scratch(&a))};
+    struct work w = {.call = c, .format = format_of(c, true)};
+    w.thread_bytes = thread_scratch(w.format.backward_scratch(&a));
     w.scratch = em_scratch_take(em_scratch_of(c), w.thread_bytes * em_pool_threads(c->exec->pool));
     em_parallel(c->exec->pool, c->exec->batch->n_sequences * a.G, 1, backward_heads, &w);
 }

@@ -50,6 +50,7 @@ static void values_gradients_and_states(void **state)
             .by_token = true,
             .sequences = op_size(&sizes, 4),
             .stateful = true,
+            .products = true,
             .in = {{kind, {H, D}, 2, .low = -2, .high = 2},
                    {OP_ROWS, {G, D}, 2, .low = -2, .high = 2},
                    {kind, {G, D}, 2}}};
@@ -71,6 +72,7 @@ static void one_tensor_may_be_all_three(void **state)
                                    .by_token = true,
                                    .sequences = 2,
                                    .stateful = true,
+                                   .products = true,
                                    .in = {{OP_ROWS, {20}, 1, .low = -2, .high = 2}}},
                  round);
 }
@@ -86,6 +88,7 @@ static void long_sequences_in_parallel(void **state)
                                    .by_token = true,
                                    .sequences = 1 + 2 * round,
                                    .stateful = true,
+                                   .products = true,
                                    .large = true,
                                    .in = {{OP_ROWS, {4, 10}, 2, .low = -2, .high = 2},
                                           {OP_ROWS, {2, 10}, 2, .low = -2, .high = 2},

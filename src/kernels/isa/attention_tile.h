@@ -1,5 +1,8 @@
 // What forward and backward of attention share for one instruction set: the register tiles of small
 // matrix products, packing, and who sees whom.
+//
+// Operands of the products are made of cells: a float, or with PAIRS two bf16 that are neighbours
+// in k (the even one in the low half), which a dot product takes at once; sums are f32.
 #ifndef EM_KERNELS_ATTENTION_TILE_H
 #define EM_KERNELS_ATTENTION_TILE_H
 
@@ -22,6 +25,48 @@ enum { MR = 6 };
 #endif
 enum { L = VF32_LANES, NR = NV * L };
 
+#if defined(PAIRS)
+typedef uint32_t cell;
+enum { STEP = 2 }; // k of a cell
+typedef __m512i cells;
+
+static inline cells cells_load(const cell *p)
+{
+    return _mm512_loadu_si512(p);
+}
+static inline cells cells_set1(cell x)
+{
+    return _mm512_set1_epi32((int)x);
+}
+static inline vf32 cells_product(cells a, cells b, vf32 sum)
+{
+    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+}
+#else
+typedef float cell;
+enum { STEP = 1 };
+typedef vf32 cells;
+
+static inline cells cells_load(const cell *p)
+{
+    return vf32_load(p);
+}
+static inline cells cells_set1(cell x)
+{
+    return vf32_set1(x);
+}
+static inline vf32 cells_product(cells a, cells b, vf32 sum)
+{
+    return vf32_fma(a, b, sum);
+}
+#endif
+
+// Cells of n numbers along k.
+static inline size_t steps(size_t n)
+{
+    return (n + STEP - 1) / STEP;
+}
+
 static inline size_t min_size(size_t a, size_t b)
 {
     return a < b ? a : b;
@@ -42,8 +87,8 @@ static inline size_t padded(size_t n)
     return vectors(n) * L;
 }
 
-// Floats of a caller's scratch, in whole cache lines; only counts while base is NULL.
-static inline float *take(float *base, size_t *used, size_t n)
+// Floats or cells of a caller's scratch, in whole cache lines; only counts while base is NULL.
+static inline void *take(float *base, size_t *used, size_t n)
 {
     float *p = base ? base + *used : NULL;
     *used += (n + 15) / 16 * 16;
@@ -52,12 +97,12 @@ static inline float *take(float *base, size_t *used, size_t n)
 
 enum start { FROM_ZERO, FROM_C, FROM_C_TIMES };
 
-// C [mr, nv vectors] = start + A B over `depth`. A(r, k) is a[r * a_stride + k], or with `turned`
-// a[k * a_stride + r]; B's row k is b + k * b_stride. FROM_C_TIMES multiplies row r of C by
-// factor[r] first.
+// C [mr, nv vectors] = start + A B over `depth` cells. A(r, k) is a[r * a_stride + k], or with
+// `turned` a[k * a_stride + r]; B's row k is b + k * b_stride. FROM_C_TIMES multiplies row r of C
+// by factor[r] first.
 TILE_INLINE void tile_product(int mr, int nv, bool turned, enum start start, float *c,
-                              size_t c_stride, const float *factor, const float *a, size_t a_stride,
-                              const float *b, size_t b_stride, size_t depth)
+                              size_t c_stride, const float *factor, const cell *a, size_t a_stride,
+                              const cell *b, size_t b_stride, size_t depth)
 {
     vf32 sum[MR][NV];
     TILE_UNROLL
@@ -73,17 +118,17 @@ TILE_INLINE void tile_product(int mr, int nv, bool turned, enum start start, flo
             sum[r][j] = vf32_mul(vf32_load(at), vf32_set1(factor[r]));
     }
     for (size_t k = 0; k < depth; k++, b += b_stride) {
-        vf32 row[NV];
+        cells row[NV];
         TILE_UNROLL
         for (int j = 0; j < nv; j++)
-            row[j] = vf32_load(b + j * L);
+            row[j] = cells_load(b + j * L);
         TILE_UNROLL
         for (int r = 0; r < mr; r++) {
             const size_t at = turned ? k * a_stride + (size_t)r : (size_t)r * a_stride + k;
-            const vf32 x = vf32_set1(a[at]);
+            const cells x = cells_set1(a[at]);
             TILE_UNROLL
             for (int j = 0; j < nv; j++)
-                sum[r][j] = vf32_fma(x, row[j], sum[r][j]);
+                sum[r][j] = cells_product(x, row[j], sum[r][j]);
         }
     }
     TILE_UNROLL
@@ -95,8 +140,8 @@ TILE_INLINE void tile_product(int mr, int nv, bool turned, enum start start, flo
 
 // All `columns` vectors of mr rows.
 TILE_INLINE void strip_product(int mr, bool turned, enum start start, size_t columns, float *c,
-                               size_t c_stride, const float *factor, const float *a,
-                               size_t a_stride, const float *b, size_t b_stride, size_t depth)
+                               size_t c_stride, const float *factor, const cell *a, size_t a_stride,
+                               const cell *b, size_t b_stride, size_t depth)
 {
     size_t j = 0;
     for (; j + NV <= columns; j += NV)
@@ -130,8 +175,8 @@ static inline size_t tile_rows(size_t rows)
 
 // The products by name; `rows` is a tile_rows().
 static __attribute__((noinline)) void product(size_t rows, size_t columns, float *c,
-                                              size_t c_stride, const float *a, size_t a_stride,
-                                              const float *b, size_t b_stride, size_t depth)
+                                              size_t c_stride, const cell *a, size_t a_stride,
+                                              const cell *b, size_t b_stride, size_t depth)
 {
 #define CALL(N)                                                                                    \
     strip_product(N, false, FROM_ZERO, columns, c, c_stride, NULL, a, a_stride, b, b_stride, depth)
@@ -149,6 +194,90 @@ static inline void pack_rows(float *to, size_t stride, const float *from, size_t
             vf32_store(to + r * stride + i,
                        vf32_mul(vf32_load_n(from + r * from_stride + i, min_size(n - i, L)), f));
 }
+
+#if defined(PAIRS)
+// Cells of p[0..width), width <= 2 L: (p[0], p[1]), (p[2], p[3]), ..; zeros follow.
+static inline vf32 cells_along(const float *p, size_t width)
+{
+    const vf32 low = vf32_load_n(p, min_size(width, L)),
+               high = width > L ? vf32_load_n(p + L, width - L) : vf32_zero();
+    return _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(high, low));
+}
+
+// Cells (p[i], q[i]).
+static inline cells cells_across(vf32 p, vf32 q)
+{
+    const __m512i order =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(q, p));
+}
+
+// Rows of n floats (whole vectors, an even number of them or zeros behind) as an operand whose k
+// runs along them: in `space`, which has half their stride.
+static inline const cell *along(cell *space, const float *x, size_t stride, size_t rows, size_t n)
+{
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < n; i += 2 * L) {
+            const vf32 c = cells_along(x + r * stride + i, min_size(n - i, 2 * L));
+            vf32_store_n((float *)(void *)(space + r * (stride / 2) + i / 2), c,
+                         min_size(steps(n - i), L));
+        }
+    return space;
+}
+
+// Rows of n floats, whole vectors, as an operand whose k runs across them: in `space`, of the same
+// stride.
+static inline const cell *across(cell *space, const float *x, size_t stride, size_t rows, size_t n)
+{
+    for (size_t r = 0; r < rows; r += 2)
+        for (size_t i = 0; i < n; i += L) {
+            const float *p = x + r * stride + i;
+            const cells c =
+                cells_across(vf32_load(p), r + 1 < rows ? vf32_load(p + stride) : vf32_zero());
+            _mm512_storeu_si512(space + r / 2 * stride + i, c);
+        }
+    return space;
+}
+
+// The same of rows of any length, as they stand in a tensor: `stride` cells, the last vector filled
+// with zeros.
+static inline void pack_across(cell *to, size_t stride, const float *from, size_t from_stride,
+                               size_t rows, size_t n)
+{
+    for (size_t r = 0; r < rows; r += 2)
+        for (size_t i = 0; i < n; i += L) {
+            const size_t width = min_size(n - i, L);
+            const float *p = from + r * from_stride + i;
+            const vf32 q = r + 1 < rows ? vf32_load_n(p + from_stride, width) : vf32_zero();
+            _mm512_storeu_si512(to + r / 2 * stride + i, cells_across(vf32_load_n(p, width), q));
+        }
+}
+enum { CONVERTED = 1 }; // operands need memory of their own
+#else
+static inline vf32 cells_along(const float *p, size_t width)
+{
+    return vf32_load_n(p, width);
+}
+
+// Floats are their own cells.
+static inline const cell *along(cell *space, const float *x, size_t stride, size_t rows, size_t n)
+{
+    (void)space, (void)stride, (void)rows, (void)n;
+    return x;
+}
+static inline const cell *across(cell *space, const float *x, size_t stride, size_t rows, size_t n)
+{
+    (void)space, (void)stride, (void)rows, (void)n;
+    return x;
+}
+static inline void pack_across(cell *to, size_t stride, const float *from, size_t from_stride,
+                               size_t rows, size_t n)
+{
+    pack_rows(to, stride, from, from_stride, rows, n, 1.0f);
+}
+enum { CONVERTED = 0 };
+#endif
 
 // Rows that are wanted soon, to be prefetched line by line from end to end: between the rows of a
 // head lie those of others, which defeats the hardware's prefetching (decode over 64 MiB: 1.9x).
@@ -175,28 +304,29 @@ static inline void prefetch_line(struct stream *s)
 }
 
 // One panel: NR columns, column c being row c of `from` [count, n], count <= NR; the rest zeros. So
-// to[i * NR + c] = from[c][i], i < n.
+// to[i * NR + c] is cell i of from[c].
 // Two lines of what comes next are prefetched for each line packed.
-static inline void pack_panel(float *to, const float *from, size_t from_stride, size_t count,
+static inline void pack_panel(cell *to, const float *from, size_t from_stride, size_t count,
                               size_t n, struct stream *one, struct stream *other)
 {
     for (size_t c = 0; c < NR; c += L)
-        for (size_t i = 0; i < n; i += L) {
-            const size_t width = min_size(n - i, L);
+        for (size_t i = 0; i < n; i += L * STEP) {
+            const size_t width = min_size(n - i, L * STEP);
             vf32 square[L];
             TILE_UNROLL
             for (size_t r = 0; r < L; r++)
-                square[r] = c + r < count ? vf32_load_n(from + (c + r) * from_stride + i, width)
+                square[r] = c + r < count ? cells_along(from + (c + r) * from_stride + i, width)
                                           : vf32_zero();
             if (i % 16 == 0)
-                for (size_t r = 0; r < L; r++) {
+                for (size_t r = 0; r < L * STEP; r++) {
                     prefetch_line(one);
                     prefetch_line(other);
                 }
             vf32_transpose(square);
             TILE_UNROLL
             for (size_t r = 0; r < L; r++)
-                if (r < width) vf32_store(to + (i + r) * NR + c, square[r]);
+                if (r < steps(width))
+                    vf32_store((float *)(void *)(to + (i / STEP + r) * NR + c), square[r]);
         }
 }
 

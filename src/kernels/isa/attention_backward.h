@@ -1,13 +1,17 @@
-// Attention, backward: scores are computed again in blocks, Dao et al. 2022, arXiv:2205.14135. This
-// file is compiled once per instruction set.
+// Attention, backward: scores are computed again in blocks, Dao et al. 2022, arXiv:2205.14135.
+// Included once per instruction set and number format, with the names BACKWARD and SCRATCH, and
+// PAIRS for products in bf16.
 //
 // With P = exp(S - lse), dP = dO V^T and D = rowsum(dO O):  dS = P (dP - D),
 // dV = P^T dO,  dK = scale dS^T Q,  dQ = scale dS K.
+#ifndef EM_KERNELS_ATTENTION_BACKWARD_H
+#define EM_KERNELS_ATTENTION_BACKWARD_H
+
 #include "kernels/kernels_isa.h"
 
 #include "kernels/isa/attention_tile.h"
 
-enum { ROWS = 96, KEYS = 64 };
+enum { ROWS = 96, KEYS = 128 };
 _Static_assert(KEYS % NR == 0, "whole panels");
 
 static const float log2_e = 1.44269504f, ln_2 = 0.69314718f;
@@ -15,13 +19,17 @@ static const float log2_e = 1.44269504f, ln_2 = 0.69314718f;
 struct backward {
     const struct em_attention *a;
     const struct em_attention_gradient *d;
-    float *q, *d_o;           // [ROWS, padded K]: scaled queries, output gradients
-    float *k_panel, *v_panel; // [KEYS / NR][K, NR]
-    float *keys;              // [KEYS, padded K]
-    float *dk, *dv;           // [KEYS, padded K]
-    float *p, *ds;            // [ROWS, KEYS]
-    float *dq;                // [MR, padded K]
-    float *delta, *lse;       // [T heads of the group]: D, and lse in units of log 2
+    float *q, *d_o;             // [ROWS, padded K]: scaled queries, output gradients
+    cell *q_along, *do_along;   // the same as operands whose k is the head dimension,
+    cell *q_across, *do_across; // and whose k is the row
+    cell *k_panel, *v_panel;    // [KEYS / NR][steps of K, NR]
+    cell *keys;                 // [steps of KEYS, padded K]
+    float *dk, *dv;             // [KEYS, padded K]
+    float *p, *ds;              // [ROWS, KEYS]
+    cell *p_across, *ds_across; // the same as operands whose k is the row,
+    cell *ds_along;             // [MR, KEYS], and whose k is the key
+    float *dq;                  // [MR, padded K]
+    float *delta, *lse;         // [T heads of the group]: D, and lse in units of log 2
 };
 
 static size_t layout(struct backward *b, float *base, const struct em_attention *a)
@@ -30,28 +38,35 @@ static size_t layout(struct backward *b, float *base, const struct em_attention 
     size_t used = 0;
     b->q = take(base, &used, ROWS * wide);
     b->d_o = take(base, &used, ROWS * wide);
-    b->k_panel = take(base, &used, KEYS * a->K);
-    b->v_panel = take(base, &used, KEYS * a->K);
-    b->keys = take(base, &used, KEYS * wide);
+    b->q_along = take(base, &used, CONVERTED * ROWS * wide / STEP);
+    b->do_along = take(base, &used, CONVERTED * ROWS * wide / STEP);
+    b->q_across = take(base, &used, CONVERTED * steps(ROWS) * wide);
+    b->do_across = take(base, &used, CONVERTED * steps(ROWS) * wide);
+    b->k_panel = take(base, &used, KEYS * steps(a->K));
+    b->v_panel = take(base, &used, KEYS * steps(a->K));
+    b->keys = take(base, &used, steps(KEYS) * wide);
     b->dk = take(base, &used, KEYS * wide);
     b->dv = take(base, &used, KEYS * wide);
     b->p = take(base, &used, ROWS * KEYS);
     b->ds = take(base, &used, ROWS * KEYS);
+    b->p_across = take(base, &used, CONVERTED * steps(ROWS) * KEYS);
+    b->ds_across = take(base, &used, CONVERTED * steps(ROWS) * KEYS);
+    b->ds_along = take(base, &used, CONVERTED * MR * KEYS / STEP);
     b->dq = take(base, &used, MR * wide);
     b->delta = take(base, &used, pairs);
     b->lse = take(base, &used, pairs);
     return used;
 }
 
-size_t EM_K(attention_backward_scratch)(const struct em_attention *a)
+size_t SCRATCH(const struct em_attention *a)
 {
     struct backward b;
     return layout(&b, NULL, a) * sizeof(float);
 }
 
-// C [keys, columns] += A^T B over `depth` rows, A [depth, KEYS].
+// C [keys, columns] += A^T B over `depth` cells, A [depth, KEYS].
 static __attribute__((noinline)) void add_turned(size_t keys, size_t columns, float *c,
-                                                 size_t c_stride, const float *a, const float *b,
+                                                 size_t c_stride, const cell *a, const cell *b,
                                                  size_t b_stride, size_t depth)
 {
     for (size_t r = 0, rows; r < keys; r += rows) {
@@ -92,6 +107,7 @@ static inline void differentiate(float *p, float *ds, size_t end, size_t first, 
 static void block(const struct backward *b, const struct rows *rows, size_t group_head, size_t key,
                   size_t count, bool past)
 {
+    size_t low = count, high = 0; // keys that any row sees
     const struct em_attention *a = b->a;
     const size_t K = a->K, wide = padded(K), group = a->H / a->G;
     for (size_t r = 0; r < rows->count; r++) {
@@ -100,6 +116,8 @@ static void block(const struct backward *b, const struct rows *rows, size_t grou
                   a->scale * log2_e);
         pack_rows(b->d_o + r * wide, wide, b->d->d_o + t * b->d->do_stride + h * K, 0, 1, K, 1.0f);
     }
+    const cell *q_rows = along(b->q_along, b->q, wide, rows->count, K),
+               *do_rows = along(b->do_along, b->d_o, wide, rows->count, K);
     for (size_t r = 0, n; r < rows->count; r += n) {
         n = tile_rows(rows->count - r);
         size_t first[MR], last[MR], to = 0;
@@ -108,15 +126,19 @@ static void block(const struct backward *b, const struct rows *rows, size_t grou
             const size_t x = first_key(a, t), y = end_key(a, t);
             first[i] = x > key ? min_size(x - key, count) : 0;
             last[i] = y > key ? min_size(y - key, count) : 0;
-            if (first[i] < last[i]) to = max_size(to, last[i]);
+            if (first[i] >= last[i]) continue;
+            to = max_size(to, last[i]);
+            low = min_size(low, first[i]);
         }
+        high = max_size(high, to);
         float *p = b->p + r * KEYS, *ds = b->ds + r * KEYS;
         const size_t columns = vectors(to);
         for (size_t c = 0; c < columns; c += NV) {
             const size_t here = min_size(columns - c, NV);
-            product(n, here, p + c * L, KEYS, b->q + r * wide, wide, b->k_panel + c * L * K, NR, K);
-            product(n, here, ds + c * L, KEYS, b->d_o + r * wide, wide, b->v_panel + c * L * K, NR,
-                    K);
+            product(n, here, p + c * L, KEYS, q_rows + r * (wide / STEP), wide / STEP,
+                    b->k_panel + c * L * steps(K), NR, steps(K));
+            product(n, here, ds + c * L, KEYS, do_rows + r * (wide / STEP), wide / STEP,
+                    b->v_panel + c * L * steps(K), NR, steps(K));
         }
         for (size_t i = 0; i < n; i++) {
             const size_t t = rows->t0 + (r + i) / rows->heads;
@@ -127,16 +149,24 @@ static void block(const struct backward *b, const struct rows *rows, size_t grou
             if (end_key(a, t) == first_key(a, t) + 1) EM_K(fill_f32)(ds + i * KEYS, 0.0f, KEYS);
         }
         if (!b->d->dq || to == 0) continue;
-        product(n, wide / L, b->dq, wide, ds, KEYS, b->keys, wide, min_size(to, count));
+        const size_t depth = min_size(to, count);
+        product(n, wide / L, b->dq, wide, along(b->ds_along, ds, KEYS, n, depth), KEYS / STEP,
+                b->keys, wide, steps(depth));
         for (size_t i = 0; i < n; i++) {
             const size_t t = rows->t0 + (r + i) / rows->heads;
             const size_t h = rows->h0 + (r + i) % rows->heads;
             EM_K(axpy_f32)(b->d->dq + t * b->d->dq_stride + h * K, a->scale, b->dq + i * wide, K);
         }
     }
-    if (past) return;
-    if (b->d->dv) add_turned(count, wide / L, b->dv, wide, b->p, b->d_o, wide, rows->count);
-    if (b->d->dk) add_turned(count, wide / L, b->dk, wide, b->ds, b->q, wide, rows->count);
+    if (past || low >= high) return;
+    if (b->d->dv)
+        add_turned(high - low, wide / L, b->dv + low * wide, wide,
+                   across(b->p_across, b->p, KEYS, rows->count, KEYS) + low,
+                   across(b->do_across, b->d_o, wide, rows->count, wide), wide, steps(rows->count));
+    if (b->d->dk)
+        add_turned(high - low, wide / L, b->dk + low * wide, wide,
+                   across(b->ds_across, b->ds, KEYS, rows->count, KEYS) + low,
+                   across(b->q_across, b->q, wide, rows->count, wide), wide, steps(rows->count));
 }
 
 // All queries that see any of `count` keys from `key` on.
@@ -149,13 +179,15 @@ static void keys(const struct backward *b, size_t g, size_t key, size_t count)
     struct stream values = stream(v, K, a->v_stride, count), nothing = {0};
     for (size_t c = 0; c < count; c += NR) {
         const size_t n = min_size(count - c, NR);
-        pack_panel(b->k_panel + c * K, k + c * a->k_stride, a->k_stride, n, K, &values, &nothing);
+        pack_panel(b->k_panel + c * steps(K), k + c * a->k_stride, a->k_stride, n, K, &values,
+                   &nothing);
     }
     for (size_t c = 0; c < count; c += NR) {
         const size_t n = min_size(count - c, NR);
-        pack_panel(b->v_panel + c * K, v + c * a->v_stride, a->v_stride, n, K, &nothing, &nothing);
+        pack_panel(b->v_panel + c * steps(K), v + c * a->v_stride, a->v_stride, n, K, &nothing,
+                   &nothing);
     }
-    pack_rows(b->keys, wide, k, a->k_stride, count, K, 1.0f);
+    pack_across(b->keys, wide, k, a->k_stride, count, K);
     EM_K(fill_f32)(b->dk, 0.0f, KEYS * wide);
     EM_K(fill_f32)(b->dv, 0.0f, KEYS * wide);
     for (size_t h = 0; h < group; h += ROWS) {
@@ -182,8 +214,8 @@ static void keys(const struct backward *b, size_t g, size_t key, size_t count)
 
 // dq of all heads that read key head g, dk and dv of key head g; any of them may be NULL. Calls
 // with different g may run at the same time, each with scratch of its own.
-void EM_K(attention_backward_f32)(const struct em_attention *a,
-                                  const struct em_attention_gradient *d, size_t g, void *scratch)
+void BACKWARD(const struct em_attention *a, const struct em_attention_gradient *d, size_t g,
+              void *scratch)
 {
     const size_t group = a->H / a->G, all = a->past + a->T;
     struct backward b = {.a = a, .d = d};
@@ -202,3 +234,5 @@ void EM_K(attention_backward_f32)(const struct em_attention *a,
         keys(&b, g, key, count);
     }
 }
+
+#endif
