@@ -50,6 +50,13 @@ ember_status em_xz_size(const void *p, size_t n, uint64_t *size)
     return EMBER_OK;
 }
 
+// The preset's hash tables, which are cleared, and for each byte of text its place in the window
+// and in the search tree. What else is asked for is never touched.
+size_t em_xz_memory(size_t n)
+{
+    return ((size_t)66 << 20) + 9 * n;
+}
+
 #else
 
 bool em_xz_available(void)
@@ -62,6 +69,12 @@ ember_status em_xz_size(const void *p, size_t n, uint64_t *size)
     (void)p;
     (void)size;
     return em_fail(EMBER_E_UNSUPPORTED, "xz -9e of %zu bytes: this build has no liblzma", n);
+}
+
+size_t em_xz_memory(size_t n)
+{
+    (void)n;
+    return 0;
 }
 
 #endif

@@ -16,4 +16,7 @@ bool em_xz_available(void);
 // built without liblzma.
 ember_status em_xz_size(const void *p, size_t n, uint64_t *size) EMBER_CHECKED;
 
+// The memory that this touches, for forecasts; 0 where it is not available.
+size_t em_xz_memory(size_t n);
+
 #endif

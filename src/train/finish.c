@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "train/run.h"
 #include "train/run_report.h"
@@ -53,10 +54,14 @@ static ember_status score(struct em_training *t, struct em_score *scores,
 static json_t *result_json(const struct em_training *t, const struct em_score *scores)
 {
     const struct em_progress *p = &t->progress;
-    return json_pack("{s:s, s:I, s:I, s:f, s:f, s:o, s:I, s:o}", "folder", t->run.dir, "steps",
-                     (json_int_t)p->step, "tokens", (json_int_t)p->tokens, "seconds", p->seconds,
-                     "loss", p->last_loss, "best_bpb", em_json_finite(p->best), "best_step",
-                     (json_int_t)p->best_step, "domains", domains_json(t, scores));
+    const struct em_forecast *f = &t->forecast;
+    return json_pack("{s:s, s:I, s:I, s:f, s:f, s:o, s:I, s:o, s:{s:I, s:f}, s:{s:I, s:f}}",
+                     "folder", t->run.dir, "steps", (json_int_t)p->step, "tokens",
+                     (json_int_t)p->tokens, "seconds", p->seconds, "loss", p->last_loss, "best_bpb",
+                     em_json_finite(p->best), "best_step", (json_int_t)p->best_step, "domains",
+                     domains_json(t, scores), "foretold", "memory_bytes", (json_int_t)f->memory,
+                     "seconds", f->total_seconds, "measured", "memory_bytes",
+                     (json_int_t)em_memory_peak(), "seconds", em_clock_seconds() - t->started);
 }
 
 static ember_status write_all(struct em_training *t, const struct em_score *scores,
@@ -73,6 +78,7 @@ static ember_status write_all(struct em_training *t, const struct em_score *scor
                                t->run.dir);
     if (status == EMBER_OK && !(result->json = result_json(t, scores)))
         status = em_fail(EMBER_E_NOMEM, "out of memory");
+    if (status == EMBER_OK) em_forecast_outcome(t);
     return status;
 }
 

@@ -40,6 +40,7 @@ struct em_recipe {
     struct em_source *sources;
     size_t source_count;
     uint64_t seed;
+    bool new_length; // a run that goes on was given other steps or minutes
     const struct em_optimizer *optimizer;
     void *optimizer_options;
     const struct em_schedule *schedule;

@@ -23,8 +23,9 @@ struct em_forecast {
     size_t weights, gradients, optimizer, packed, activations, scratch, text, other, memory;
     uint64_t free_memory; // 0: not known
     uint64_t disk, free_disk;
-    double step_seconds;       // measured; 0: not
-    double evaluation_seconds; // of a token on held-out text
+    double step_seconds;               // measured; 0: not
+    double evaluation_seconds;         // of a token on held-out text
+    double file_seconds, byte_seconds; // to write a file for good: each, and for each byte of it
     double total_seconds;
 };
 
@@ -49,6 +50,7 @@ struct em_training {
     double peak_flops; // of all threads in the format of the run
     struct em_forecast forecast;
     struct em_progress progress;
+    double started; // on the clock, when the forecast was told
     struct em_run_log log;
     struct em_score *untrained; // [domains], NULL without held-out text
     size_t context;             // of evaluation windows
@@ -74,16 +76,20 @@ void em_run_find_change(const struct em_training *t, char *text, size_t size);
 ember_status em_training_setup(struct em_training *t) EMBER_CHECKED;
 void em_training_deinit(struct em_training *t);
 
-// ---- forecast.c ----
+// ---- forecast_memory.c, forecast_time.c, forecast_disk.c, forecast.c ----
 
 ember_status em_forecast_memory(struct em_training *t) EMBER_CHECKED;
+uint64_t em_memory_peak(void); // of this process so far; 0: not known
 // Measures a few steps, and from them fixes the number of steps and the time.
 ember_status em_forecast_time(struct em_training *t) EMBER_CHECKED;
+uint64_t em_evaluation_every(const struct em_training *t); // steps between evaluations; 0: none
+void em_probe_disk(struct em_training *t);                 // how fast it writes
 // EMBER_E_IO: there is no room for the states.
 ember_status em_forecast_disk(struct em_training *t) EMBER_CHECKED;
 ember_status em_forecast_print(const struct em_training *t, struct em_buf *out) EMBER_CHECKED;
-json_t *em_forecast_json(const struct em_training *t);     // NULL: out of memory
-uint64_t em_evaluation_every(const struct em_training *t); // steps between evaluations; 0: none
+json_t *em_forecast_json(const struct em_training *t); // NULL: out of memory
+// A line with what the run took, beside what was foretold.
+void em_forecast_outcome(const struct em_training *t);
 
 // ---- run_state.c: training states ----
 

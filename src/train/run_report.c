@@ -11,8 +11,6 @@
 #include "kernels/kernels.h"
 #include "report/xz.h"
 
-enum { XZ_LARGEST = 8 << 20 }; // longer text would keep the user waiting for a yardstick
-
 // ---- held-out text ----
 
 static double xz_bpb(const struct em_training *t, size_t d)
@@ -21,7 +19,7 @@ static double xz_bpb(const struct em_training *t, size_t d)
     struct em_buf text = {0};
     uint64_t size;
     double bpb = (double)NAN;
-    if (path && em_xz_available() && em_read_file(path, XZ_LARGEST, &text) == EMBER_OK &&
+    if (path && em_xz_available() && em_read_file(path, EM_XZ_LARGEST, &text) == EMBER_OK &&
         text.size && em_xz_size(text.data, text.size, &size) == EMBER_OK)
         bpb = 8 * (double)size / (double)text.size;
     em_buf_deinit(&text);

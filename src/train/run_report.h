@@ -6,6 +6,8 @@
 #include "report/report.h"
 #include "train/run.h"
 
+enum { EM_XZ_LARGEST = 8 << 20 }; // longer text would keep the user waiting for a yardstick
+
 struct em_run_report {
     struct em_report report; // points into the arena and the run
     struct em_arena arena;

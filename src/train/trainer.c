@@ -233,6 +233,7 @@ static ember_status run(struct em_training *t, struct em_train_result *result)
     EM_TRY(em_forecast_time(t));
     EM_TRY(em_forecast_disk(t));
     EM_TRY(tell_forecast(t, result));
+    t->started = em_clock_seconds();
     if (t->job->dry_run) return EMBER_OK;
     if (t->run.state && t->progress.step == t->progress.steps)
         em_note("%s: all %llu steps are done, only scores and report are made again; --set "
