@@ -110,6 +110,8 @@ ember_status em_run_finish(struct em_training *t, struct em_train_result *result
 // logs/eval.json: one object a domain.
 ember_status em_write_eval(const struct em_training *t,
                            const struct em_score *scores) EMBER_CHECKED;
+// The recipe for others' eyes: files without the folders that they lie in.
+ember_status em_print_recipe(const struct em_training *t, struct em_buf *out) EMBER_CHECKED;
 // README.md, the model's card.
 ember_status em_write_card(const struct em_training *t,
                            const struct em_score *scores) EMBER_CHECKED;

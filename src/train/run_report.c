@@ -218,7 +218,8 @@ static ember_status add_facts(const struct em_training *t, struct em_run_report 
     fact(&model, "layers", "%zu", t->model->depth);
     fact(&model, "width", "%zu", t->model->width);
     fact(&model, "vocabulary", "%zu", t->model->vocabulary);
-    fact(&model, "start", "%s", t->recipe.model_folder ? t->recipe.model_folder : "random weights");
+    fact(&model, "start", "%s",
+         t->recipe.model_folder ? em_path_base(t->recipe.model_folder) : "random weights");
     fact(&training, "batch", "%zu sequences of %zu tokens", t->batches.batch, t->batches.seq);
     fact(&training, "accumulate", "%zu", o->accumulate);
     fact(&training, "optimizer", "%s", t->recipe.optimizer->name);
@@ -251,7 +252,7 @@ static ember_status add_head(const struct em_training *t, struct em_run_report *
     for (size_t d = 0; t->batches.text && d < t->batches.dataset.count && status == EMBER_OK; d++)
         status =
             em_buf_printf(&title, "%s%s", d ? ", " : " on ", t->batches.dataset.domains[d].name);
-    if (status == EMBER_OK) status = em_json_print(t->recipe.json, 2, &config);
+    if (status == EMBER_OK) status = em_print_recipe(t, &config);
     if (status == EMBER_OK) {
         r->report.title = em_arena_strndup(&r->arena, title.data, title.size);
         r->report.config = em_arena_strndup(&r->arena, config.data, config.size);

@@ -50,9 +50,9 @@ struct em_step_figures {
     double grad_norm; // before clipping
     uint64_t tokens;
 };
-// EMBER_E_NUMERIC: the loss, a gradient, or what the update makes of them is not finite; the message
-// names the step, the layer and the tensor. But in the last case parameters and moments are as
-// before the step.
+// EMBER_E_NUMERIC: the loss, a gradient, or what the update makes of them is not finite; the
+// message names the step, the layer and the tensor. But in the last case parameters and moments are
+// as before the step.
 ember_status em_step(struct em_stepper *s, const struct em_step_request *request,
                      struct em_step_figures *out) EMBER_CHECKED;
 
