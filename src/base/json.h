@@ -47,6 +47,9 @@ ember_status em_json_get_string(const json_t *object, const char *where, const c
 // values come from em_alloc. Either way nothing is lost silently when memory ends.
 void em_json_use_seam(void);
 
+// What a message has between a place and the key in it: ": " after a file's name, "." after a path.
+const char *em_json_joint(const char *where);
+
 // What a message says was found: "an object", "12", "\"text\"", cut to fit; NULL: "nothing".
 // Returns `text`.
 const char *em_json_text(const json_t *value, char *text, size_t size);

@@ -25,7 +25,7 @@ const char *em_json_text(const json_t *value, char *text, size_t size)
 
 // "config.json: train" and "lr" join to "config.json: train.lr", "config.json" and "lr" to
 // "config.json: lr".
-static const char *joint(const char *where)
+const char *em_json_joint(const char *where)
 {
     const size_t n = strlen(where);
     if (n == 0) return "";
@@ -39,8 +39,8 @@ static ember_status wrong(const char *where, const char *key, const json_t *valu
 {
     char found[96];
     if (!where) where = "";
-    return em_fail(EMBER_E_CONFIG, "%s%s%s: expected %s, found %s", where, joint(where), key,
-                   expected, em_json_text(value, found, sizeof found));
+    return em_fail(EMBER_E_CONFIG, "%s%s%s: expected %s, found %s", where, em_json_joint(where),
+                   key, expected, em_json_text(value, found, sizeof found));
 }
 
 // NULL when there is nothing to read: absent or null.

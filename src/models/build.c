@@ -50,7 +50,7 @@ const ember_option *em_form_options(void)
     return form_table;
 }
 
-enum { MAX_DEPTH = 4096, MAX_NESTING = 8 };
+enum { MAX_DEPTH = 4096, MAX_NESTING = 8, MAX_NOTES = 16 };
 
 struct block_list {
     struct em_model *model;
@@ -121,11 +121,16 @@ static ember_status build_group(struct block_list *list, const json_t *group, co
 static ember_status build_list(struct block_list *list, const json_t *blocks, const char *where,
                                unsigned nesting)
 {
-    if (!json_is_array(blocks) || !json_array_size(blocks))
-        return em_fail(EMBER_E_CONFIG, "%s.blocks has to be a list of at least one block", where);
     if (nesting > MAX_NESTING)
         return em_fail(EMBER_E_CONFIG, "%s: groups of blocks nest deeper than %d", where,
                        MAX_NESTING);
+    if (!json_is_array(blocks) || !json_array_size(blocks)) {
+        char found[96];
+        return em_fail(EMBER_E_CONFIG, "%s%sblocks has to be a list of at least one block, not %s",
+                       where, em_json_joint(where),
+                       json_is_array(blocks) ? "an empty one"
+                                             : em_json_text(blocks, found, sizeof found));
+    }
     for (size_t i = 0; i < json_array_size(blocks); i++) {
         const json_t *member = json_array_get(blocks, i);
         const char *at = em_arena_printf(&list->model->arena,
@@ -151,11 +156,11 @@ static ember_status build_layers(struct em_model *m)
     m->init_range = o.initializer_range;
     m->frozen_row = (ptrdiff_t)o.frozen_row;
     if ((double)m->frozen_row != o.frozen_row)
-        return em_fail(EMBER_E_CONFIG, "%s.frozen_row has to be an integer, not %g", m->name,
+        return em_fail(EMBER_E_CONFIG, "%s: frozen_row has to be an integer, not %g", m->name,
                        o.frozen_row);
     if (m->vocabulary && (o.input_size || o.output_size))
         return em_fail(EMBER_E_CONFIG,
-                       "%s.%s is for models of `inputs`; this one reads tokens (vocab_size %zu)",
+                       "%s: %s is for models of `inputs`; this one reads tokens (vocab_size %zu)",
                        m->name, o.input_size ? "input_size" : "output_size", m->vocabulary);
     if (m->frozen_row >= (ptrdiff_t)(m->vocabulary ? m->vocabulary : 1))
         return em_fail(EMBER_E_CONFIG, "%s: frozen_row %td is outside the vocabulary of %zu",
@@ -178,7 +183,9 @@ static ember_status build_layers(struct em_model *m)
     struct block_list list = {.model = m, .build = &b};
     EM_TRY(build_list(&list, em_config_json(o.blocks), m->name, 0));
     b.where = m->name;
-    EM_TRY(em_build_at(&b, "final_norm", m->name, EMBER_NORM, o.final_norm, &m->final_norm));
+    const char *norm = em_arena_printf(&m->arena, "%s: final_norm", m->name);
+    if (!norm) return EMBER_E_NOMEM;
+    EM_TRY(em_build_at(&b, "final_norm", norm, EMBER_NORM, o.final_norm, &m->final_norm));
     if (m->vocabulary && o.tie_word_embeddings)
         m->head = m->embedding;
     else if (m->vocabulary || o.output_size)
@@ -193,16 +200,18 @@ static void note_unknown_keys(const struct em_model *m)
 {
     const char *key;
     json_t *value;
+    size_t unknown = 0;
     if (!m->family->keys) return;
     json_object_foreach(m->config, key, value)
     {
         bool known = false;
         for (size_t i = 0; m->family->keys[i] && !known; i++)
             known = strcmp(m->family->keys[i], key) == 0;
-        if (!known)
-            em_note("%s: the key \"%s\" is not known to the family %s and is ignored", m->name, key,
-                    m->family->name);
+        if (!known && unknown++ < MAX_NOTES)
+            em_note("%s: the key \"%.80s\" is not known to the family %s and is ignored", m->name,
+                    key, m->family->name);
     }
+    if (unknown > MAX_NOTES) em_note("%s: so are %zu more keys", m->name, unknown - MAX_NOTES);
 }
 
 static ember_status create(struct em_model *m, const json_t *config, const char *name,
@@ -211,14 +220,18 @@ static ember_status create(struct em_model *m, const json_t *config, const char 
     m->name = em_arena_strdup(&m->arena, name);
     m->config = json_deep_copy(config);
     if (!m->name || !m->config) return em_fail(EMBER_E_NOMEM, "%s: out of memory", name);
+    char found[96];
     if (!json_is_object(config))
-        return em_fail(EMBER_E_CONFIG, "%s: a config has to be an object", name);
-    const json_t *type = json_object_get(config, "model_type");
-    if (!json_is_string(type))
-        return em_fail(EMBER_E_CONFIG, "%s: model_type is needed: the name of a model family",
-                       name);
+        return em_fail(EMBER_E_CONFIG, "%s: a config has to be an object, found %s", name,
+                       em_json_text(config, found, sizeof found));
+    const char *type = NULL, *where = em_arena_printf(&m->arena, "%s: model_type", name);
+    if (!where) return EMBER_E_NOMEM;
+    EM_TRY(em_json_get_string(config, name, "model_type", &type));
+    if (!type)
+        return em_fail(EMBER_E_CONFIG, "%s is needed: the name of a model family; found nothing",
+                       where);
     const struct em_component *family;
-    EM_TRY(em_registry_need(EMBER_FAMILY, json_string_value(type), name, &family));
+    EM_TRY(em_registry_need(EMBER_FAMILY, type, where, &family));
     m->family = family->impl;
     EM_TRY(em_model_check_plugins(config, name));
     EM_TRY(m->family->translate(m->config, m->name, weights, &m->form));

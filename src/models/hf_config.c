@@ -23,18 +23,29 @@ struct em_hf_shape em_hf_read_shape(struct em_reader *r, const struct em_hf_shap
 ptrdiff_t em_read_padding(struct em_reader *r, ptrdiff_t preset, size_t vocabulary)
 {
     const json_t *v = json_object_get(r->config, "pad_token_id");
+    char found[96];
     if (!v) return preset < (ptrdiff_t)vocabulary ? preset : -1;
     if (json_is_null(v)) return -1;
     json_int_t row = json_integer_value(v);
     if (row < 0) row += (json_int_t)vocabulary;
     if (!json_is_integer(v) || row < 0 || (size_t)row >= vocabulary) {
         if (r->status == EMBER_OK)
-            r->status =
-                em_fail(EMBER_E_CONFIG, "%s: pad_token_id is not a token of the vocabulary of %zu",
-                        r->where, vocabulary);
+            r->status = em_fail(EMBER_E_CONFIG,
+                                "%s: pad_token_id is %s; it has to be a token of the vocabulary of "
+                                "%zu (counted from its end where it is negative), or null",
+                                r->where, em_json_text(v, found, sizeof found), vocabulary);
         return -1;
     }
     return (ptrdiff_t)row;
+}
+
+static ember_status check_object(const struct em_reader *r, const char *key)
+{
+    const json_t *v = json_object_get(r->config, key);
+    char found[96];
+    if (!v || json_is_null(v) || json_is_object(v)) return EMBER_OK;
+    return em_fail(EMBER_E_CONFIG, "%s: %s has to be an object, found %s", r->where, key,
+                   em_json_text(v, found, sizeof found));
 }
 
 ember_status em_read_rope(struct em_reader *r, const json_t *parameters, double default_theta,
@@ -42,10 +53,10 @@ ember_status em_read_rope(struct em_reader *r, const json_t *parameters, double 
 {
     const json_t *scaling = json_object_get(r->config, "rope_scaling"),
                  *flat = json_object_get(r->config, "rope_parameters");
+    EM_TRY(check_object(r, "rope_scaling"));
+    EM_TRY(check_object(r, "rope_parameters"));
     if (!parameters)
         parameters = json_is_object(scaling) && json_object_size(scaling) ? scaling : flat;
-    if (parameters && !json_is_null(parameters) && !json_is_object(parameters))
-        return em_fail(EMBER_E_CONFIG, "%s: rope_parameters has to be an object", r->where);
     struct em_reader own = {parameters, r->where, r->status};
     const double theta = em_read_double(
         &own, "rope_theta", em_read_double(r, "rope_theta", default_theta, 1, 1e12), 1, 1e12);
@@ -77,13 +88,40 @@ ember_status em_read_rope(struct em_reader *r, const json_t *parameters, double 
         em_form_set(&own, attention, "rope_original_context", json_real(original));
     } else if (strcmp(type, "default") != 0 && strcmp(type, "proportional") != 0 &&
                own.status == EMBER_OK) {
-        return em_fail(
-            EMBER_E_UNSUPPORTED,
-            "%s: rope_type \"%s\" is not known (there are: default, linear, llama3, proportional)",
-            r->where, type);
+        return em_fail(EMBER_E_UNSUPPORTED,
+                       "%s: rope_type \"%.60s\" is not known (there are: default, linear, llama3, "
+                       "proportional)",
+                       r->where, type);
     }
     if (r->status == EMBER_OK) r->status = own.status;
     return r->status;
+}
+
+ember_status em_check_layer_types(const struct em_reader *r, size_t layers)
+{
+    const json_t *types = json_object_get(r->config, "layer_types"),
+                 *indices = json_object_get(r->config, "full_attn_idxs");
+    const bool typed = types && !json_is_null(types);
+    const json_t *list = typed ? types : indices;
+    const char *key = typed ? "layer_types" : "full_attn_idxs";
+    char found[96];
+    if (r->status != EMBER_OK || !list || json_is_null(list)) return r->status;
+    if (!json_is_array(list))
+        return em_fail(EMBER_E_CONFIG, "%s: %s has to be a list, found %s", r->where, key,
+                       em_json_text(list, found, sizeof found));
+    const size_t n = json_array_size(list);
+    if (typed ? n != layers : n > layers)
+        return em_fail(EMBER_E_CONFIG, "%s: %s is for %zu layers (num_hidden_layers), it has %zu",
+                       r->where, key, layers, n);
+    for (size_t i = 0; !typed && i < n; i++) {
+        const json_t *v = json_array_get(list, i);
+        if (!json_is_integer(v) || json_integer_value(v) < 0 ||
+            (size_t)json_integer_value(v) >= layers)
+            return em_fail(EMBER_E_CONFIG,
+                           "%s: full_attn_idxs[%zu] has to be a layer, from 0 to %zu; found %s",
+                           r->where, i, layers - 1, em_json_text(v, found, sizeof found));
+    }
+    return EMBER_OK;
 }
 
 ember_status em_read_layer_type(struct em_reader *r, size_t layer, const char **type)
@@ -92,11 +130,13 @@ ember_status em_read_layer_type(struct em_reader *r, size_t layer, const char **
                  *indices = json_object_get(r->config, "full_attn_idxs");
     *type = "full_attention";
     if (json_is_array(types)) {
-        *type = json_string_value(json_array_get(types, layer));
-        if (!*type)
+        const json_t *v = json_array_get(types, layer);
+        char found[96];
+        *type = json_string_value(v);
+        if (!*type || strlen(*type) != json_string_length(v))
             return em_fail(EMBER_E_CONFIG,
-                           "%s: layer_types[%zu] has to be a string, for every layer", r->where,
-                           layer);
+                           "%s: layer_types[%zu] has to be the name of a kind of layers, found %s",
+                           r->where, layer, em_json_text(v, found, sizeof found));
     } else if (json_is_array(indices)) {
         *type = "conv";
         for (size_t i = 0; i < json_array_size(indices); i++)

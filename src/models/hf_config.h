@@ -39,6 +39,8 @@ ember_status em_read_rope(struct em_reader *r, const json_t *parameters, double 
 
 // A row of the embedding that pad_token_id names, as transformers reads it; `preset` when absent.
 ptrdiff_t em_read_padding(struct em_reader *r, ptrdiff_t preset, size_t vocabulary);
+// Whether layer_types or full_attn_idxs, where they are there, speak of so many layers.
+ember_status em_check_layer_types(const struct em_reader *r, size_t layers) EMBER_CHECKED;
 // Attention layers of an LFM2 config: layer_types, full_attn_idxs, or all. `kinds` lists the
 // allowed types.
 ember_status em_read_layer_type(struct em_reader *r, size_t layer, const char **type) EMBER_CHECKED;

@@ -67,6 +67,7 @@ static ember_status translate(const json_t *config, const char *where,
     struct em_hf_shape s = em_hf_read_shape(&r, &preset);
     s.tied = em_read_bool(&r, "tie_embedding", s.tied);
     const size_t f = em_lfm2_trust_width(&r, weights, 0, ffn_width(&r));
+    EM_TRY(em_check_layer_types(&r, s.layers));
     return em_hf_layers(&r, &s, "pre_norm", layer, &f, form);
 }
 

@@ -23,7 +23,7 @@ ember_status em_lfm2_mixer(struct em_reader *r, const struct em_hf_shape *shape,
     }
     if (strcmp(type, "full_attention") != 0)
         return em_fail(EMBER_E_CONFIG,
-                       "%s: layer_types[%zu] is \"%s\"; it has to be conv or full_attention",
+                       "%s: layer_types[%zu] is \"%.60s\"; it has to be conv or full_attention",
                        r->where, layer, type);
     *mixer = em_hf_attention(shape, false);
     return em_read_rope(r, NULL, 1e6, shape->head_dim, shape->context, *mixer);

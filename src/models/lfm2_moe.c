@@ -96,7 +96,8 @@ static ember_status translate(const json_t *config, const char *where,
     struct experts experts = read_experts(&r);
     if (experts.dense)
         experts.dense_width = em_lfm2_trust_width(&r, weights, 0, experts.dense_width);
-    if (r.status == EMBER_OK && !json_is_array(json_object_get(config, "layer_types")))
+    EM_TRY(em_check_layer_types(&r, s.layers));
+    if (!em_read_has(&r, "layer_types"))
         return em_fail(EMBER_E_CONFIG,
                        "%s: layer_types is needed: \"conv\" or \"full_attention\" for every layer",
                        where);

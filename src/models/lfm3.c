@@ -111,7 +111,7 @@ static ember_status layer(struct em_reader *r, const struct em_hf_shape *s, cons
     const bool sliding = strcmp(type, "sliding_attention") == 0;
     if (!sliding && strcmp(type, "full_attention") != 0)
         return em_fail(EMBER_E_CONFIG,
-                       "%s: layer_types[%zu] is \"%s\"; it has to be conv, sliding_attention or "
+                       "%s: layer_types[%zu] is \"%.60s\"; it has to be conv, sliding_attention or "
                        "full_attention",
                        r->where, i, type);
     if (sliding && !l->window)
@@ -133,6 +133,7 @@ static ember_status translate(const json_t *config, const char *where,
         .gate = em_read_bool(&r, "use_attention_gate", true),
         .typed = em_read_has(&r, "layer_types"),
     };
+    if (layers.typed) EM_TRY(em_check_layer_types(&r, s.layers));
     const bool sandwich = em_read_bool(&r, "use_sandwich_norm", true);
     return em_hf_layers(&r, &s, sandwich ? "sandwich_norm" : "pre_norm", layer, &layers, form);
 }

@@ -89,7 +89,10 @@ static ember_status translate(const json_t *config, const char *where,
         .mlp_bias = em_read_bool(&r, "mlp_bias", false),
     };
     if (r.status == EMBER_OK && !layers.activation)
-        return em_fail(EMBER_E_UNSUPPORTED, "%s: hidden_act \"%s\" is not known", where, name);
+        return em_fail(EMBER_E_UNSUPPORTED,
+                       "%s: hidden_act \"%.60s\" is not known (there are: silu, swish, gelu, "
+                       "gelu_pytorch_tanh, relu, relu2, sigmoid, tanh, linear)",
+                       where, name);
     return em_hf_layers(&r, &s, "pre_norm", layer, &layers, form);
 }
 

@@ -51,8 +51,9 @@ ember_status ember_build_refuse(ember_build *build, const char *option, const ch
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    return em_fail(EMBER_E_CONFIG, "%s%s%s: %s", build->where, option && *option ? "." : "",
-                   option ? option : "", text);
+    const bool named = option && *option;
+    return em_fail(EMBER_E_CONFIG, "%s%s%s: %s", build->where,
+                   named ? em_json_joint(build->where) : "", named ? option : "", text);
 }
 
 ember_status ember_param(ember_build *build, ember_tensor **param, const char *name,
@@ -101,9 +102,10 @@ static ember_status resolve(ember_kind kind, const ember_config *config, const c
     const json_t *json = em_config_json(config),
                  *type = json_is_object(json) ? json_object_get(json, "type") : json;
     if (!config) return em_fail(EMBER_E_CONFIG, "%s: a %s is needed", where, ember_kind_name(kind));
+    char found[96];
     if (!json_is_string(type))
-        return em_fail(EMBER_E_CONFIG, "%s.type is needed: the name of a %s", where,
-                       ember_kind_name(kind));
+        return em_fail(EMBER_E_CONFIG, "%s.type is needed: the name of a %s; found %s", where,
+                       ember_kind_name(kind), em_json_text(type, found, sizeof found));
     return em_registry_need(kind, json_string_value(type), where, component);
 }
 

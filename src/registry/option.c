@@ -22,6 +22,16 @@ static const char *type_of(const json_t *v)
     return "something else";
 }
 
+// What was found instead: its kind and, where that is short, its value.
+static const char *found(const json_t *v, char *text, size_t size)
+{
+    char value[72];
+    const bool simple = v && !json_is_object(v) && !json_is_array(v) && !json_is_null(v);
+    snprintf(text, size, "%s%s%s", type_of(v), simple ? ": " : "",
+             simple ? em_json_text(v, value, sizeof value) : "");
+    return text;
+}
+
 static void number_text(double v, char *buf, size_t size)
 {
     snprintf(buf, size, fabs(v) < 1e15 && v == floor(v) ? "%.0f" : "%g", v);
@@ -45,16 +55,18 @@ static ember_status out_of_range(const ember_option *o, const char *where, doubl
     number_text(o->min, low, sizeof low);
     number_text(o->max, high, sizeof high);
     number_text(v, value, sizeof value);
-    return em_fail(EMBER_E_CONFIG, "%s.%s is %s; it has to be within %s and %s", where, o->name,
-                   value, low, high);
+    return em_fail(EMBER_E_CONFIG, "%s%s%s is %s; it has to be within %s and %s", where,
+                   em_json_joint(where), o->name, value, low, high);
 }
 
 static ember_status read_number(const ember_option *o, const json_t *v, const char *where,
                                 double *out)
 {
+    char what[96];
     if (!json_is_number(v) || (o->type == EMBER_OPTION_SIZE && !json_is_integer(v)))
-        return em_fail(EMBER_E_CONFIG, "%s.%s has to be %s, not %s", where, o->name,
-                       o->type == EMBER_OPTION_SIZE ? "an integer" : "a number", type_of(v));
+        return em_fail(EMBER_E_CONFIG, "%s%s%s has to be %s, not %s", where, em_json_joint(where),
+                       o->name, o->type == EMBER_OPTION_SIZE ? "an integer" : "a number",
+                       found(v, what, sizeof what));
     *out = json_number_value(v);
     bool inside = *out >= o->min && *out <= o->max;
     // Past 2^53 a double may round a size down to the range's end.
@@ -67,9 +79,10 @@ static ember_status read_choice(const ember_option *o, const json_t *v, const ch
 {
     const char *text = json_string_value(v), *choice;
     const size_t length = json_string_length(v); // a NUL within ends no choice
+    char what[96];
     if (!text)
-        return em_fail(EMBER_E_CONFIG, "%s.%s has to be a string, not %s", where, o->name,
-                       type_of(v));
+        return em_fail(EMBER_E_CONFIG, "%s%s%s has to be a string, not %s", where,
+                       em_json_joint(where), o->name, found(v, what, sizeof what));
     for (int i = 0;; i++) {
         const size_t n = choice_at(o->text, i, &choice);
         if (!n) break;
@@ -78,20 +91,21 @@ static ember_status read_choice(const ember_option *o, const json_t *v, const ch
             return EMBER_OK;
         }
     }
-    return em_fail(EMBER_E_CONFIG, "%s.%s is \"%s\"; it has to be one of %s", where, o->name, text,
-                   o->text);
+    return em_fail(EMBER_E_CONFIG, "%s%s%s is \"%.60s\"; it has to be one of %s", where,
+                   em_json_joint(where), o->name, text, o->text);
 }
 
 static ember_status read_option(const ember_option *o, const json_t *v, const char *where,
                                 void *field)
 {
+    char what[96];
     double number;
     switch (o->type) {
     case EMBER_OPTION_END: break;
     case EMBER_OPTION_BOOL:
         if (!json_is_boolean(v))
-            return em_fail(EMBER_E_CONFIG, "%s.%s has to be true or false, not %s", where, o->name,
-                           type_of(v));
+            return em_fail(EMBER_E_CONFIG, "%s%s%s has to be true or false, not %s", where,
+                           em_json_joint(where), o->name, found(v, what, sizeof what));
         *(bool *)field = json_is_true(v);
         break;
     case EMBER_OPTION_SIZE:
@@ -109,24 +123,27 @@ static ember_status read_option(const ember_option *o, const json_t *v, const ch
     case EMBER_OPTION_ENUM: return read_choice(o, v, where, field);
     case EMBER_OPTION_STRING:
         if (!json_is_string(v))
-            return em_fail(EMBER_E_CONFIG, "%s.%s has to be a string, not %s", where, o->name,
-                           type_of(v));
+            return em_fail(EMBER_E_CONFIG, "%s%s%s has to be a string, not %s", where,
+                           em_json_joint(where), o->name, found(v, what, sizeof what));
         if (strlen(json_string_value(v)) != json_string_length(v))
-            return em_fail(EMBER_E_CONFIG, "%s.%s has a NUL character", where, o->name);
+            return em_fail(EMBER_E_CONFIG, "%s%s%s has a NUL character", where,
+                           em_json_joint(where), o->name);
         *(const char **)field = json_string_value(v);
         break;
     case EMBER_OPTION_COMPONENT:
         if (!json_is_object(v) && !json_is_string(v))
             return em_fail(EMBER_E_CONFIG,
-                           "%s.%s has to be a %s: an object with a \"type\", or its name, not %s",
-                           where, o->name, ember_kind_name((ember_kind)o->kind), type_of(v));
+                           "%s%s%s has to be a %s: an object with a \"type\", or its name, not %s",
+                           where, em_json_joint(where), o->name,
+                           ember_kind_name((ember_kind)o->kind), found(v, what, sizeof what));
         *(const ember_config **)field = em_json_config(v);
         break;
     case EMBER_OPTION_COMPONENTS:
         if (!json_is_array(v))
             return em_fail(EMBER_E_CONFIG,
-                           "%s.%s has to be a list of components of kind %s, not %s", where,
-                           o->name, ember_kind_name((ember_kind)o->kind), type_of(v));
+                           "%s%s%s has to be a list of components of kind %s, not %s", where,
+                           em_json_joint(where), o->name, ember_kind_name((ember_kind)o->kind),
+                           found(v, what, sizeof what));
         *(const ember_config **)field = em_json_config(v);
         break;
     }
@@ -209,18 +226,20 @@ static ember_status unknown_option(const ember_option *options, const char *wher
     for (const ember_option *o = options; o && o->name && n < 128; o++)
         names[n++] = o->name;
     const char *near = em_did_you_mean(key, names, n);
-    return em_fail(EMBER_E_CONFIG, "%s.%s is not known%s%s%s", where, key,
+    return em_fail(EMBER_E_CONFIG, "%s%s%.80s is not known%s%s%s", where, em_json_joint(where), key,
                    near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }
 
 ember_status em_options_read(const ember_option *options, const json_t *object, const char *where,
                              const char *const *also, void *out)
 {
+    char what[96];
     for (const ember_option *o = options; o && o->name; o++)
         EM_TRY(preset(o, (char *)out + o->offset));
     if (!object || json_is_string(object)) return EMBER_OK;
     if (!json_is_object(object))
-        return em_fail(EMBER_E_CONFIG, "%s has to be an object, not %s", where, type_of(object));
+        return em_fail(EMBER_E_CONFIG, "%s has to be an object, not %s", where,
+                       found(object, what, sizeof what));
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)object, key, value)

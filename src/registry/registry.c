@@ -98,7 +98,7 @@ ember_status em_registry_need(ember_kind kind, const char *name, const char *whe
         used += length;
     }
     const char *near = em_did_you_mean(name, have, n);
-    return em_fail(EMBER_E_CONFIG, "%s: no %s is called \"%s\"%s%s%s (there are: %s)%s", where,
+    return em_fail(EMBER_E_CONFIG, "%s: no %s is called \"%.60s\"%s%s%s (there are: %s)%s", where,
                    ember_kind_name(kind), name, near ? "; did you mean \"" : "", near ? near : "",
                    near ? "\"?" : "", list,
                    kind <= EMBER_BLOCK ? "; a plug-in's has to be loaded with --plugin FILE.so"
