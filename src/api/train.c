@@ -69,7 +69,11 @@ static ember_status generate(void *context, const struct em_model *model,
 static ember_status hand_over(struct em_train_result *from, ember_train_result *to)
 {
     struct em_buf json = {0};
-    EM_TRY(em_json_print(from->json, 2, &json));
+    const ember_status status = em_json_print(from->json, 2, &json);
+    if (status != EMBER_OK) {
+        em_buf_deinit(&json);
+        return status;
+    }
     char *text = em_buf_take(&from->text), *printed = em_buf_take(&json);
     if (!text || !printed) {
         em_free(text);

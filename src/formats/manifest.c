@@ -6,6 +6,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "formats/manifest.h"
+#include "formats/safetensors_header.h" // em_st_utf8_valid
 
 enum { MANIFEST_LIMIT = 16 << 20, MAX_DEPTH = 16 };
 
@@ -113,6 +114,19 @@ static bool hex_value(const char *text, uint64_t *out)
     return true;
 }
 
+// jansson spells the name, with its escapes.
+static ember_status put_name(const char *folder, const char *text, struct em_buf *b)
+{
+    if (!em_st_utf8_valid(text, strlen(text)))
+        return em_fail(EMBER_E_FORMAT, "%s: \"%s\": a file's name must be valid UTF-8", folder,
+                       text);
+    json_t *name = json_string(text);
+    if (!name) return em_fail(EMBER_E_NOMEM, "%s: out of memory: the manifest", folder);
+    const ember_status status = em_json_print(name, 0, b);
+    json_decref(name);
+    return status;
+}
+
 ember_status em_manifest_write(const char *folder, const struct em_manifest *m)
 {
     uint64_t check;
@@ -128,14 +142,8 @@ ember_status em_manifest_write(const char *folder, const struct em_manifest *m)
                               EM_MANIFEST_VERSION, (unsigned long long)m->step,
                               (unsigned long long)check));
     for (size_t i = 0; i < m->count; i++) {
-        // jansson spells the name: escapes, and a refusal of what is no UTF-8.
-        json_t *name = json_string(m->files[i].name);
         EM_TRY_GOTO(status, end, em_buf_puts(&b, i ? ",\n    {\"name\": " : "\n    {\"name\": "));
-        status = name ? em_json_print(name, 0, &b)
-                      : em_fail(EMBER_E_FORMAT, "%s: \"%s\": a file's name must be valid UTF-8",
-                                folder, m->files[i].name);
-        json_decref(name);
-        if (status != EMBER_OK) goto end;
+        EM_TRY_GOTO(status, end, put_name(folder, m->files[i].name, &b));
         EM_TRY_GOTO(status, end,
                     em_buf_printf(&b, ", \"bytes\": %llu, \"xxh3\": \"%016llx\"}",
                                   (unsigned long long)m->files[i].hash.bytes,
