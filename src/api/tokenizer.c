@@ -206,13 +206,21 @@ ember_status ember_tokenizer_train(const char *const *paths, size_t path_count,
     struct em_pool *pool;
     struct em_tokenizer *inner;
     EM_TRY(em_pool_create(options->threads, &pool));
-    const ember_status status = em_bpe_train(
+    ember_status status = em_bpe_train(
         &(struct em_bpe_train_options){
             .vocab = options->vocab, .min_frequency = options->min_frequency, .pool = pool},
         (struct em_text_source){next_document, &c}, &inner);
     close_path(&c);
     em_pool_destroy(pool);
     if (status != EMBER_OK) return status;
+    if (c.read.documents == 0) {
+        em_tokenizer_close(inner);
+        return em_fail(
+            EMBER_E_FORMAT,
+            "%s%s: no document to train on (%llu files read, all of them empty or binary)",
+            path_count ? paths[0] : "no files", path_count > 1 ? " and others" : "",
+            (unsigned long long)c.read.files);
+    }
     EM_TRY(wrap(inner, tokenizer));
     if (corpus) *corpus = c.read;
     return EMBER_OK;

@@ -13,7 +13,9 @@
 enum {
     EM_DOCUMENT_CUT = 16 << 20,    // text files are cut into documents of at most this, at an empty
                                    // line if there is one
-    EM_DOCUMENT_LONGEST = 1 << 30, // a JSON line longer than this is dropped
+    // A JSON line longer than this is dropped: it takes up to ten times its size while it is read
+    // and cut into tokens, and compressed it may be tiny.
+    EM_DOCUMENT_LONGEST = 64 << 20,
 };
 
 enum em_data_format {

@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "formats/safetensors_header.h" // em_st_utf8_valid
 #include "models/model.h"
 #include "train/presets.h"
 
@@ -16,6 +17,12 @@ static ember_status put(json_t *object, const char *key, json_t *value) // value
     return value && json_object_set_new(object, key, value) == 0
                ? EMBER_OK
                : em_fail(EMBER_E_NOMEM, "out of memory");
+}
+
+static ember_status check_path(const char *path)
+{
+    if (em_st_utf8_valid(path, strlen(path))) return EMBER_OK; // a recipe is JSON
+    return em_fail(EMBER_E_CONFIG, "%s: a path in a recipe has to be valid UTF-8", path);
 }
 
 // Text paths are kept absolute, so that a run goes on from any directory.
@@ -31,7 +38,7 @@ static ember_status absolute(const char *path, json_t **text)
         *text = json_string(joint);
         em_free(joint);
     }
-    return *text ? EMBER_OK : em_fail(EMBER_E_NOMEM, "%s: no text, or out of memory", path);
+    return *text ? EMBER_OK : em_fail(EMBER_E_NOMEM, "out of memory: the path %s", path);
 }
 
 static ember_status absolute_member(json_t *object, const char *key)
@@ -172,9 +179,12 @@ static ember_status apply_data(json_t *recipe, const struct em_recipe_request *q
     if (!q->data_count) return EMBER_OK;
     json_t *over = json_object(), *list = json_array(), *merged = NULL;
     ember_status status = over && list ? EMBER_OK : em_fail(EMBER_E_NOMEM, "out of memory");
-    for (size_t i = 0; i < q->data_count && status == EMBER_OK; i++)
-        if (json_array_append_new(list, json_pack("{s:s}", "path", q->data[i])) != 0)
-            status = em_fail(EMBER_E_NOMEM, "--data %s: no text, or out of memory", q->data[i]);
+    for (size_t i = 0; i < q->data_count && status == EMBER_OK; i++) {
+        status = check_path(q->data[i]);
+        if (status == EMBER_OK &&
+            json_array_append_new(list, json_pack("{s:s}", "path", q->data[i])) != 0)
+            status = em_fail(EMBER_E_NOMEM, "out of memory: --data %s", q->data[i]);
+    }
     if (status == EMBER_OK) status = put(over, "data", json_pack("{s:O}", "sources", list));
     if (status == EMBER_OK) status = normalise_data(over, "--data");
     if (status == EMBER_OK) status = em_recipe_merge(recipe, over, &merged);
