@@ -252,9 +252,9 @@ static void matrices_for_inputs_are_refused_beside_tokens(void **state)
         "{\"model_type\": \"ember\", \"vocab_size\": 9, \"frozen_row\": 1.5, \"blocks\": "
         "[{\"type\": \"pre_norm\", \"sequence\": \"short_conv\"}]}",
     };
-    static const char *const messages[] = {"c.json.input_size is for models of `inputs`",
-                                           "c.json.output_size is for models of `inputs`",
-                                           "c.json.frozen_row has to be an integer, not 1.5"};
+    static const char *const messages[] = {"c.json: input_size is for models of `inputs`",
+                                           "c.json: output_size is for models of `inputs`",
+                                           "c.json: frozen_row has to be an integer, not 1.5"};
     CHECK_OK(ember_start());
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         struct em_model *m = NULL;
