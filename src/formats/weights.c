@@ -1,3 +1,4 @@
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,8 +70,8 @@ static ember_status add_all(struct em_weights *w, const struct em_safetensors *f
 // A shard is a plain file name: an index from elsewhere must not open files outside its folder.
 static bool plain_name(const char *name)
 {
-    return *name && !strchr(name, '/') && !strchr(name, '\\') && strcmp(name, ".") != 0 &&
-           strcmp(name, "..") != 0;
+    return *name && strlen(name) <= NAME_MAX && !strchr(name, '/') && !strchr(name, '\\') &&
+           strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }
 
 // The shards that a weight_map names, each once, sorted; the strings stay the map's.
@@ -85,13 +86,13 @@ static ember_status shard_names(const char *index, json_t *map, const char ***ou
     json_object_foreach(map, tensor, file)
     {
         const char *name = json_string_value(file);
-        if (!name || !plain_name(name)) {
+        if (!name || strlen(name) != json_string_length(file) || !plain_name(name)) {
+            char found[96];
             em_free(names);
             return em_fail(
                 EMBER_E_FORMAT,
-                "%s: weight_map: %s: expected the name of a file in the same folder, found %s%s%s",
-                index, tensor, name ? "\"" : "", name ? name : "something that is no string",
-                name ? "\"" : "");
+                "%s: weight_map.%.80s: expected the name of a file in the same folder, found %s",
+                index, tensor, em_json_text(file, found, sizeof found));
         }
         names[used++] = name;
     }
@@ -159,8 +160,10 @@ static ember_status read_index(struct em_weights *w, const struct em_folder *fol
 {
     const char *index = w->index;
     json_t *map = json_object_get(root, "weight_map");
+    char found[96];
     if (!json_is_object(map))
-        return em_fail(EMBER_E_FORMAT, "%s: expected an object \"weight_map\"", index);
+        return em_fail(EMBER_E_FORMAT, "%s: expected an object \"weight_map\", found %s", index,
+                       em_json_text(map, found, sizeof found));
     const char **names;
     size_t count;
     EM_TRY(shard_names(index, map, &names, &count));

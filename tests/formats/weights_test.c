@@ -118,7 +118,7 @@ static void an_index_that_lies_is_refused(void **state)
         refuses(*state, EMBER_E_FORMAT, "same folder");
     }
     put_file(*state, INDEX, "{\"weight_map\":{\"a\":7}}");
-    refuses(*state, EMBER_E_FORMAT, "no string");
+    refuses(*state, EMBER_E_FORMAT, "found 7");
     put_file(*state, INDEX, "{\"weight_map\":[]}");
     refuses(*state, EMBER_E_FORMAT, "weight_map");
     put_file(*state, INDEX, "{\"weight_map\":{\"a\":\"1.safetensors\",\"a\":\"2.safetensors\"}}");
