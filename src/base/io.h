@@ -74,9 +74,11 @@ void em_file_abort(struct em_file *f); // fine after a commit and on {0}
 ember_status em_write_file(const char *path, const void *p,
                            size_t n) EMBER_CHECKED; // create, write, commit
 
-// Appending logs: opened once, one whole line a call, no fsync but at em_append_sync.
+// Appending logs: opened once, one whole line a call, no fsync but at em_append_sync, which the first
+// time makes the name last too.
 struct em_append {
     int fd;
+    bool named; // the name lasts
     char *path;
 };
 ember_status em_append_open(const char *path, struct em_append *a) EMBER_CHECKED;

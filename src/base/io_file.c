@@ -205,7 +205,7 @@ ember_status em_append_open(const char *path, struct em_append *a)
         em_free(copy);
         return em_fail_errno(path, "cannot open for appending");
     }
-    *a = (struct em_append){fd, copy};
+    *a = (struct em_append){.fd = fd, .path = copy};
     return EMBER_OK;
 }
 
@@ -233,7 +233,10 @@ ember_status em_append_truncate(struct em_append *a, uint64_t size)
 
 ember_status em_append_sync(struct em_append *a)
 {
-    return sync_file(a->fd, a->path);
+    EM_TRY(sync_file(a->fd, a->path));
+    if (!a->named) EM_TRY(sync_parent(a->path));
+    a->named = true;
+    return EMBER_OK;
 }
 
 void em_append_close(struct em_append *a)

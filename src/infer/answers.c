@@ -69,7 +69,9 @@ static ember_status begin(struct em_answers *a, uint64_t job)
     const int n =
         snprintf(header, sizeof header,
                  "{\"job\": \"%016" PRIx64 "\", \"seed\": \"%" PRIu64 "\"}\n", job, a->seed);
-    return em_append_write(&a->log, header, (size_t)n);
+    EM_TRY(em_append_write(&a->log, header, (size_t)n));
+    // Answers behind a header that a power cut took would be taken for another job's.
+    return em_append_sync(&a->log);
 }
 
 ember_status em_answers_open(const char *path, size_t count, uint64_t job, uint64_t seed,
