@@ -107,10 +107,10 @@ static ember_status write_manifest(const struct em_state_writer *w)
     return status;
 }
 
-static ember_status point_latest(const struct em_state_writer *w)
+// LATEST is for people and scripts: nothing here decides by it.
+static ember_status point_latest(const char *parent, const char *state)
 {
-    char *path = em_path_join(w->parent, "LATEST"),
-         *line = em_asprintf("%s\n", em_path_base(w->final));
+    char *path = em_path_join(parent, "LATEST"), *line = em_asprintf("%s\n", em_path_base(state));
     const ember_status status =
         path && line ? em_write_file(path, line, strlen(line)) : EMBER_E_NOMEM;
     em_free(path);
@@ -273,6 +273,20 @@ static ember_status choose(const struct list *l, const char *parent, bool clean,
                       parent, l->count);
 }
 
+static ember_status mend_latest(const char *parent, const char *state)
+{
+    struct em_buf line = {.limit = 64};
+    char *path = em_path_join(parent, "LATEST");
+    const char *name = em_path_base(state);
+    bool right = false;
+    if (path && em_path_exists(path) && em_read_file(path, line.limit, &line) == EMBER_OK &&
+        line.data)
+        right = strlen(name) + 1 == line.size && strncmp(line.data, name, strlen(name)) == 0;
+    em_buf_deinit(&line);
+    em_free(path);
+    return right ? EMBER_OK : point_latest(parent, state);
+}
+
 static ember_status find(const char *dir, bool clean, char **path, uint64_t *step)
 {
     char *parent = em_path_join(dir, "training"), *found = NULL;
@@ -288,8 +302,13 @@ static ember_status find(const char *dir, bool clean, char **path, uint64_t *ste
             list_deinit(&l);
         }
     }
+    // A save that was cut between the state and LATEST, or a state that is passed over now.
+    if (status == EMBER_OK && found && clean) status = mend_latest(parent, found);
     em_free(parent);
-    if (status != EMBER_OK) return status;
+    if (status != EMBER_OK) {
+        em_free(found);
+        return status;
+    }
     *path = found;
     *step = s;
     return EMBER_OK;
@@ -302,7 +321,7 @@ ember_status em_state_find(const char *dir, char **path, uint64_t *step)
 
 ember_status em_state_recover(const char *dir, char **path, uint64_t *step)
 {
-    static const char *const folders[] = {".", "best", "training"};
+    static const char *const folders[] = {".", "best", "training", "cache", "logs", "logs/heldout"};
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
         char *folder = em_path_join(dir, folders[i]);
         if (!folder) return EMBER_E_NOMEM;
@@ -351,7 +370,7 @@ ember_status em_state_commit(struct em_state_writer *w)
     if (status == EMBER_OK && em_io()->rename(w->temporary, w->final) != 0)
         status = em_fail_errno(w->temporary, "cannot rename");
     if (status == EMBER_OK) status = em_sync_directory(w->parent);
-    if (status == EMBER_OK) status = point_latest(w);
+    if (status == EMBER_OK) status = point_latest(w->parent, w->final);
     if (status != EMBER_OK) {
         char message[1024]; // removing the temporary may fail too: the first reason is the one to
                             // tell
