@@ -1,136 +1,126 @@
 // labels: unit slow
-// timeout: 1800
-// A run that is killed again and again, a third of the times inside a save, goes on each time from
-// its last whole state and ends with the losses and the weights of a run that nobody disturbed.
-// EMBER_KILLS is the number of kills, 20 by default.
-#include "train/run.h"
+// timeout: 3600
+// A run that is killed again and again, inside its saves, at any file operation and at any time,
+// goes on each time from its last whole state and ends with the losses and the weights of a run
+// that nobody disturbed. EMBER_KILLS is the number of kills.
+#include "train/run_check.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 
-static const char *dir, *recipe;
+enum aim { SAVE, CALL, TIME, AIMS };
 
-static pid_t spawn(const char *out)
+// The run in a process of its own, by threads that begin there.
+static pid_t start(const char *out, const struct fault_plan *plan)
 {
     const pid_t child = fork();
     assert_true(child >= 0);
     if (child) return child;
-    const int null = open("/dev/null", O_WRONLY);
-    if (null >= 0) (void)dup2(null, STDOUT_FILENO);
-    execl(EMBER_PROGRAM, "ember", "train", recipe, "--out", out, "--resume", "--quiet", "--threads",
-          "1", (char *)NULL);
-    _exit(127);
+    faults_begin(plan);
+    const ember_status status = check_run(out, true);
+    if (status != EMBER_OK) fprintf(stderr, "%s\n", ember_last_error());
+    _exit(status == EMBER_OK ? 0 : 1);
 }
 
-// A save that a kill has cut leaves its temporary.
-static bool inside_a_save(const char *out)
-{
-    char **names = NULL;
-    size_t count = 0;
-    bool inside = false;
-    char *path = em_path_join(out, "training");
-    if (em_path_is_directory(path)) CHECK_OK(em_list_directory(path, &names, &count));
-    for (size_t i = 0; i < count; i++)
-        inside = inside || strstr(names[i], ".tmp");
-    em_names_free(names, count);
-    em_free(path);
-    return inside;
-}
-
-// Waits until a state is being written; false when the run ends before, which `status` then tells.
-static bool wait_for_save(const char *out, pid_t child, int *status)
-{
-    while (!inside_a_save(out)) {
-        const pid_t ended = waitpid(child, status, WNOHANG);
-        if (ended == child) return false;
-        usleep(200);
-    }
-    return true;
-}
-
-static void wait_ended(pid_t child)
+// Whether it was killed; else it was done, and not by a failure.
+static bool was_killed(pid_t child)
 {
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) fail_msg("the run ended with %x", status);
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) return true;
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        fail_msg("the run ended with status %x", status);
+    return false;
 }
 
-static bool is_done(int status)
+// Calls of a whole run, of one save with the model's own files after it, and seconds of a run.
+struct run_size {
+    size_t calls, save;
+    double seconds;
+};
+
+static struct run_size measure(const char *out)
 {
-    if (WIFEXITED(status) && WEXITSTATUS(status)) fail_msg("the run ended with %x", status);
-    return WIFEXITED(status);
+    struct run_size size;
+    const double begin = em_clock_seconds();
+    faults_begin(&(struct fault_plan){0});
+    CHECK_OK(check_run(out, false));
+    size.calls = faults_calls();
+    size.seconds = em_clock_seconds() - begin;
+    const size_t first = faults_find(1, FAULT_MKDIR, "/training/step-4.tmp");
+    size.save = faults_find(first, FAULT_RENAME, "/measured/model.safetensors") + 4 - first;
+    faults_end();
+    em_io_use(&check_quick);
+    assert_true(first && size.save > 50 && size.save < size.calls);
+    CHECK_OK(em_remove_tree(out));
+    return size;
 }
 
-// Starts or continues the run in `out` and kills it; true when it was done before.
-static bool run_and_kill(const char *out, struct em_rng *rng, bool aim, double seconds)
+static bool run_and_kill(const char *out, const struct run_size *size, enum aim aim,
+                         struct em_rng *rng)
 {
-    const pid_t child = spawn(out);
-    int status;
-    if (aim) {
-        if (!wait_for_save(out, child, &status)) return is_done(status);
-        usleep((useconds_t)em_rng_below(rng, 8000));
-    } else {
-        usleep((useconds_t)(em_rng_uniform(rng) * seconds * 1e6));
+    struct fault_plan plan = {0};
+    if (aim == SAVE) {
+        plan = (struct fault_plan){.after = "/training/step-",
+                                   .nth = 1,
+                                   .kill_call = 1 + (size_t)em_rng_below(rng, size->save)};
+        fault_sweep_case("killed at call %zu of save %zu", plan.kill_call, plan.nth);
+    } else if (aim == CALL) {
+        plan.kill_call = 1 + (size_t)em_rng_below(rng, size->calls);
+        fault_sweep_case("killed at call %zu", plan.kill_call);
     }
-    assert_int_equal(kill(child, SIGKILL), 0); // a zombie may be killed too
-    assert_int_equal(waitpid(child, &status, 0), child);
-    return is_done(status);
+    const pid_t child = start(out, &plan);
+    if (aim == TIME) {
+        const double seconds = em_rng_uniform(rng) * size->seconds;
+        fault_sweep_case("killed after %.4f s", seconds);
+        usleep((useconds_t)(seconds * 1e6));
+        assert_int_equal(kill(child, SIGKILL), 0); // a zombie may be killed too
+    }
+    return was_killed(child);
 }
 
 static void killed_runs_end_like_whole_ones(void **state)
 {
     (void)state;
-    const char *text = getenv("EMBER_KILLS"), *whole = test_path(dir, "whole");
-    const size_t wanted = text ? (size_t)strtoul(text, NULL, 10) : 20;
-    size_t kills = 0, inside = 0, runs = 0;
+    const char *text = getenv("EMBER_KILLS");
+    const size_t wanted = text ? (size_t)strtoul(text, NULL, 10) : em_test_amount(40, 1000);
+    const struct run_size size = measure(test_path(check.dir, "measured"));
+    size_t kills[AIMS] = {0}, all = 0, runs = 0;
     struct em_rng rng;
     em_rng_seed(&rng, 11, 0);
-    const double start = em_clock_seconds();
-    wait_ended(spawn(whole));
-    const double seconds = em_clock_seconds() - start;
-    while (kills < wanted || inside < wanted / 3) {
+    while (all < wanted) {
         char name[32];
         snprintf(name, sizeof name, "run-%zu", runs++);
-        const char *out = test_path(dir, name);
-        // A run is killed up to seven times, then let go to its end.
-        for (size_t i = 0; i < 7 && (kills < wanted || inside < wanted / 3); i++) {
-            if (run_and_kill(out, &rng, inside * 3 <= kills, seconds)) break;
-            kills++;
-            inside += inside_a_save(out);
-            assert_true(kills < 20 * wanted + 100);
+        const char *out = test_path(check.dir, name);
+        uint64_t step = 0;
+        // Killed up to seven times, then let go to its end.
+        for (size_t i = 0; i < 7 && all < wanted; i++) {
+            const enum aim aim = 10 * kills[SAVE] < 4 * (all + 1) ? SAVE
+                                 : kills[CALL] < kills[TIME]      ? CALL
+                                                                  : TIME;
+            const bool killed = run_and_kill(out, &size, aim, &rng);
+            const uint64_t now = em_path_exists(out) ? check_folder(out) : 0;
+            if (now < step) fail_msg("the state of step %llu is lost", (unsigned long long)step);
+            step = now;
+            if (!killed) break;
+            kills[aim]++;
+            all++;
+            assert_true(runs < 20 * wanted + 100);
         }
-        wait_ended(spawn(out));
-        run_same_losses(whole, out);
-        run_same_file(whole, out, "model.safetensors");
-        run_same_file(whole, out, "best/model.safetensors");
-        run_same_file(whole, out, "logs/eval.jsonl");
+        check_goes_on(out, step);
         CHECK_OK(em_remove_tree(out));
     }
-    print_message("%zu kills, %zu of them inside a save, in %zu runs\n", kills, inside, runs);
-}
-
-static int start(void **state)
-{
-    dir = test_directory();
-    if (run_quietly(state)) return -1;
-    const char *text = run_text(dir, "text.txt", 2, 40000);
-    char model[1024], whole[2048];
-    snprintf(model, sizeof model, RUN_MODEL, 259, 0.001);
-    snprintf(whole, sizeof whole,
-             "{\"model\": %s, \"data\": {\"sources\": [\"%s\"], \"tokenizer\": \"bytes\"}, "
-             "\"train\": {\"steps\": 60, \"batch\": 4, \"seq\": 32, \"lr\": 0.01, \"save_every\": "
-             "7, \"eval_every\": 11, \"eval_tokens\": 256}}",
-             model, text);
-    recipe = run_write(dir, "recipe.json", whole);
-    return 0;
+    print_message("%zu kills: %zu inside saves, %zu at any call, %zu at any time, in %zu runs\n",
+                  all, kills[SAVE], kills[CALL], kills[TIME], runs);
+    assert_true(10 * kills[SAVE] >= 3 * all);
+    fault_sweep_case("%s", "");
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(killed_runs_end_like_whole_ones)};
-    return cmocka_run_group_tests(tests, start, NULL);
+    const struct CMUnitTest tests[] = {FAULT_TEST(killed_runs_end_like_whole_ones)};
+    return cmocka_run_group_tests(tests, check_start, check_stop);
 }

@@ -153,10 +153,10 @@ static inline json_t *run_json(const char *out, const char *name)
     return value;
 }
 
-// The losses of logs/train.jsonl, exactly as they are written: "1.25\n0.75\n". Owned.
-static inline char *run_losses(const char *out)
+// Leaves of a log's lines their losses, exactly as they are written: "1.25\n0.75\n".
+static inline void run_keep_losses(char *log)
 {
-    char *log = run_read(out, "logs/train.jsonl", NULL), *at = log, *to = log;
+    char *at = log, *to = log;
     while ((at = strstr(at, "\"loss\":"))) {
         at += strlen("\"loss\":");
         const size_t n = strcspn(at, ",}");
@@ -166,6 +166,13 @@ static inline char *run_losses(const char *out)
         *to++ = '\n';
     }
     *to = '\0';
+}
+
+// The losses of logs/train.jsonl. Owned.
+static inline char *run_losses(const char *out)
+{
+    char *log = run_read(out, "logs/train.jsonl", NULL);
+    run_keep_losses(log);
     return log;
 }
 
