@@ -169,15 +169,15 @@ static const struct fault_scenario states = {"training state", state_before, sta
 static void a_training_state_survives_a_failing_disk(void **state)
 {
     (void)state;
-    fault_sweep_calls(&states, 60);
-    fault_sweep_calls(&first_state, 30);
+    fault_sweep_calls(&states, 40);
+    fault_sweep_calls(&first_state, 10);
 }
 
 static void a_training_state_survives_a_power_cut(void **state)
 {
     (void)state;
     fault_sweep_power(&states, 2);
-    fault_sweep_power(&first_state, 2);
+    fault_sweep_power(&first_state, 1);
 }
 
 // What the owner of the folder does before it goes on, on what faults left.

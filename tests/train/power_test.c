@@ -35,7 +35,7 @@ static uint64_t cut_at(const char *out, size_t k, uint64_t seed)
     const uint64_t last = committed(k);
     faults_power_up(seed);
     em_io_use(&check_quick);
-    if (status == EMBER_OK) fail_msg("a run without power was done at call %zu", k);
+    if (status == EMBER_OK) check_done(out); // the cut came behind the last write: all of it lasts
     const uint64_t step = check_folder(out);
     if (step != last && step != last + 2)
         fail_msg("step %llu was committed, step %llu is there", (unsigned long long)last,
