@@ -1,6 +1,9 @@
 // ember info: the build and the machine.
 #include <ember/describe.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include <ember/version.h>
 
 #include "api/describe.h"
 #include "api/library.h"
@@ -12,11 +15,7 @@
 static ember_status add_build(json_t *root)
 {
     EM_TRY(em_put_text(root, "version", EMBER_VERSION));
-#if defined(__clang__)
-    EM_TRY(em_put_text(root, "compiler", "clang " __clang_version__));
-#else
-    EM_TRY(em_put_text(root, "compiler", "gcc " __VERSION__));
-#endif
+    EM_TRY(em_put_text(root, "build", ember_build_info()));
     json_t *list;
     EM_TRY(em_put_list(root, "backends", &list));
     EM_TRY(em_push(list, json_string("cpu")));
@@ -37,16 +36,6 @@ static ember_status add_build(json_t *root)
 static ember_status add_cpu(json_t *root)
 {
     const struct em_cpu *cpu = em_cpu();
-    const struct {
-        const char *name;
-        bool has;
-    } features[] = {
-        {"avx512_bf16", cpu->avx512_bf16},
-        {"avx512_vnni", cpu->avx512_vnni},
-        {"dotprod", cpu->dotprod},
-        {"bf16", cpu->bf16},
-        {"i8mm", cpu->i8mm},
-    };
     const struct em_kernels *k;
     EM_TRY(em_put_text(root, "cpu", cpu->model));
     EM_TRY(em_put_size(root, "l1d_bytes", cpu->l1d));
@@ -56,17 +45,31 @@ static ember_status add_cpu(json_t *root)
     EM_TRY(em_put_list(root, "isa_found", &list));
     for (size_t i = 0; (k = em_kernels_at(i)); i++)
         EM_TRY(em_push(list, json_string(k->isa)));
-    EM_TRY(em_put_list(root, "isa_features", &list));
-    for (size_t i = 0; i < sizeof features / sizeof *features; i++)
-        if (features[i].has) EM_TRY(em_push(list, json_string(features[i].name)));
-    return em_put_text(root, "isa_used", em_kernels()->isa);
+    char text[64];
+    enum em_isa isa = EM_ISA_SCALAR;
+    while (isa < EM_ISA_COUNT - 1 && strcmp(em_isa_name(isa), em_kernels()->isa) != 0)
+        isa++;
+    const enum em_isa widest = em_isa_widest();
+    EM_TRY(em_put_text(root, "isa_widest", em_isa_text(widest, em_isa_extras(widest), text)));
+    EM_TRY(em_put_text(root, "isa_used", em_isa_text(isa, em_kernels_extras(), text)));
+    const char *asked = getenv("EMBER_ISA");
+    return em_put(root, "isa_asked", asked && *asked ? json_string(asked) : json_null());
+}
+
+static ember_status add_threads(json_t *root, const struct em_runtime *runtime)
+{
+    struct em_threads_found found;
+    em_threads_find("", &found);
+    EM_TRY(em_put_size(root, "threads", em_pool_threads(runtime->pool)));
+    EM_TRY(em_put_size(root, "threads_available", found.threads));
+    EM_TRY(em_put_size(root, "threads_affinity", found.affinity));
+    EM_TRY(em_put(root, "threads_quota", found.quota > 0 ? json_real(found.quota) : json_null()));
+    return found.quota > 0 ? em_put_text(root, "threads_quota_file", found.quota_file) : EMBER_OK;
 }
 
 static ember_status add_speed(json_t *root, const struct em_runtime *runtime)
 {
     double bytes;
-    EM_TRY(em_put_size(root, "threads", em_pool_threads(runtime->pool)));
-    EM_TRY(em_put_size(root, "threads_available", em_threads_available()));
     EM_TRY(em_put_text(root, "f32_kernel", em_gemm_name(EM_GEMM_F32)));
     EM_TRY(em_put(root, "f32_gflops", json_real(em_roof_flops(EM_GEMM_F32, runtime->pool) / 1e9)));
     EM_TRY(em_put_text(root, "bf16_kernel", em_gemm_name(EM_GEMM_BF16)));
@@ -85,12 +88,28 @@ static ember_status print_words(const json_t *root, const char *key, struct em_b
     return EMBER_OK;
 }
 
+// The number, and where it comes from.
+static ember_status print_threads(const json_t *root, struct em_buf *out)
+{
+    const size_t affinity = em_size_of(root, "threads_affinity");
+    const json_t *quota = json_object_get(root, "threads_quota");
+    EM_TRY(em_buf_printf(out, "threads            %zu of %zu: affinity allows %zu",
+                         em_size_of(root, "threads"), em_size_of(root, "threads_available"),
+                         affinity));
+    if (json_is_real(quota))
+        EM_TRY(em_buf_printf(out, ", the quota in %s pays for %.4g",
+                             em_text_of(root, "threads_quota_file"), json_real_value(quota)));
+    else
+        EM_TRY(em_buf_puts(out, ", there is no cgroup quota"));
+    return em_buf_putc(out, '\n');
+}
+
 static ember_status print(const json_t *root, struct em_buf *out)
 {
     char l1[32], l2[32], l3[32];
     const bool native = json_is_true(json_object_get(root, "bf16_native"));
-    EM_TRY(em_buf_printf(out, "ember %s, built with %s\n", em_text_of(root, "version"),
-                         em_text_of(root, "compiler")));
+    EM_TRY(em_buf_printf(out, "ember %s, %s\n", em_text_of(root, "version"),
+                         em_text_of(root, "build")));
     EM_TRY(em_buf_puts(out, "backends          "));
     EM_TRY(print_words(root, "backends", out));
     EM_TRY(em_buf_puts(out, "\nlibraries         "));
@@ -102,17 +121,18 @@ static ember_status print(const json_t *root, struct em_buf *out)
                          em_bytes_text((double)em_size_of(root, "l3_bytes"), l3)));
     EM_TRY(em_buf_puts(out, "instruction sets  "));
     EM_TRY(print_words(root, "isa_found", out));
-    EM_TRY(print_words(root, "isa_features", out));
-    EM_TRY(em_buf_printf(out, "; used: %s\n", em_text_of(root, "isa_used")));
-    EM_TRY(em_buf_printf(out, "threads            %zu of %zu\n", em_size_of(root, "threads"),
-                         em_size_of(root, "threads_available")));
+    const char *asked = json_string_value(json_object_get(root, "isa_asked"));
+    EM_TRY(em_buf_printf(out, "; widest: %s; used: %s%s%s%s\n", em_text_of(root, "isa_widest"),
+                         em_text_of(root, "isa_used"), asked ? " (EMBER_ISA=" : "",
+                         asked ? asked : "", asked ? ")" : ""));
+    EM_TRY(print_threads(root, out));
     EM_TRY(em_buf_printf(out, "f32                %.1f GFLOP/s (%s)\n",
                          json_real_value(json_object_get(root, "f32_gflops")),
                          em_text_of(root, "f32_kernel")));
     EM_TRY(em_buf_printf(out, "bf16               %.1f GFLOP/s (%s%s)\n",
                          json_real_value(json_object_get(root, "bf16_gflops")),
                          em_text_of(root, "bf16_kernel"),
-                         native ? "" : "; not native: --dtype bf16 computes in f32"));
+                         native ? "" : "; no bf16 instructions: --dtype bf16 computes in f32"));
     return em_buf_printf(out, "memory             %.1f GB/s read\n",
                          json_real_value(json_object_get(root, "read_gbytes_per_s")));
 }
@@ -125,6 +145,7 @@ ember_status ember_machine_describe(const ember_runtime *options, bool json, cha
     ember_status status = root ? EMBER_OK : em_fail(EMBER_E_NOMEM, "out of memory: the machine");
     if (status == EMBER_OK) status = add_build(root);
     if (status == EMBER_OK) status = add_cpu(root);
+    if (status == EMBER_OK) status = add_threads(root, &runtime);
     if (status == EMBER_OK) status = add_speed(root, &runtime);
     em_runtime_close(&runtime);
     return em_describe(status, root, json, print, text);

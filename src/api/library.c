@@ -23,7 +23,7 @@ static char start_message[256];
 static void start(void)
 {
     enum em_isa isa;
-    started = em_isa_choose(&isa);
+    started = em_isa_choose(&isa, NULL);
     if (started == EMBER_OK) started = em_nn_register();
     if (started == EMBER_OK) started = em_models_register();
     if (started == EMBER_OK) started = em_train_register();

@@ -153,29 +153,101 @@ const char *em_isa_name(enum em_isa isa)
     return (size_t)isa < EM_ISA_COUNT ? names[isa] : "?";
 }
 
+enum em_isa em_isa_widest(void)
+{
+    int isa = EM_ISA_COUNT - 1;
+    while (isa > 0 && !em_isa_runs((enum em_isa)isa))
+        isa--;
+    return (enum em_isa)isa;
+}
+
+static const struct {
+    const char *name;
+    unsigned bit;
+} extra_names[] = {
+    {"bf16", EM_ISA_BF16},
+    {"vnni", EM_ISA_VNNI},
+    {"dotprod", EM_ISA_DOTPROD},
+    {"i8mm", EM_ISA_I8MM},
+};
+enum { EXTRAS = sizeof extra_names / sizeof *extra_names };
+
+unsigned em_isa_extras(enum em_isa isa)
+{
+    const struct em_cpu *c = em_cpu();
+    if (!em_isa_runs(isa)) return 0;
+    if (isa == EM_ISA_AVX512)
+        return (c->avx512_bf16 ? EM_ISA_BF16 : 0u) | (c->avx512_vnni ? EM_ISA_VNNI : 0u);
+    if (isa == EM_ISA_NEON)
+        return (c->bf16 ? EM_ISA_BF16 : 0u) | (c->dotprod ? EM_ISA_DOTPROD : 0u) |
+               (c->i8mm ? EM_ISA_I8MM : 0u);
+    return 0;
+}
+
+const char *em_isa_text(enum em_isa isa, unsigned extras, char text[64])
+{
+    size_t used = (size_t)snprintf(text, 64, "%s", em_isa_name(isa));
+    for (size_t i = 0; i < EXTRAS; i++)
+        if (extras & extra_names[i].bit)
+            used += (size_t)snprintf(text + used, 64 - used, "+%s", extra_names[i].name);
+    if (!extras && em_isa_extras(isa)) snprintf(text + used, 64 - used, "+none");
+    return text;
+}
+
 static ember_status refuse(const char *name, const char *why)
 {
-    char runs[64] = "";
+    char runs[128] = "", one[64];
     for (int i = 0; i < EM_ISA_COUNT; i++)
         if (em_isa_runs((enum em_isa)i)) {
             const size_t used = strlen(runs);
             snprintf(runs + used, sizeof runs - used, "%s%s", used ? ", " : "",
-                     em_isa_name((enum em_isa)i));
+                     em_isa_text((enum em_isa)i, em_isa_extras((enum em_isa)i), one));
         }
-    return em_fail(EMBER_E_USAGE, "EMBER_ISA=%s: %s; this machine runs %s", name, why, runs);
+    return em_fail(EMBER_E_USAGE, "EMBER_ISA=%.64s: %s; this machine runs %s", name, why, runs);
 }
 
-ember_status em_isa_choose(enum em_isa *isa)
+// "+bf16+vnni" or "+none", after the set's name; "" is all that the machine has.
+static ember_status read_extras(const char *name, const char *words, enum em_isa isa,
+                                unsigned *extras)
+{
+    unsigned found = 0;
+    if (!*words || strcmp(words, "+none") == 0) {
+        *extras = *words ? 0 : em_isa_extras(isa);
+        return EMBER_OK;
+    }
+    while (*words) {
+        const size_t n = strcspn(++words, "+");
+        unsigned bit = 0;
+        for (size_t i = 0; i < EXTRAS; i++)
+            if (strlen(extra_names[i].name) == n && memcmp(extra_names[i].name, words, n) == 0)
+                bit = extra_names[i].bit;
+        if (!bit) return refuse(name, "what follows + is none, bf16, vnni, dotprod or i8mm");
+        if (!(em_isa_extras(isa) & bit))
+            return refuse(name, "this machine lacks what follows the set's name");
+        found |= bit;
+        words += n;
+    }
+    *extras = found;
+    return EMBER_OK;
+}
+
+ember_status em_isa_choose(enum em_isa *isa, unsigned *extras)
 {
     const char *name = getenv("EMBER_ISA");
-    for (int i = EM_ISA_COUNT - 1; i >= 0; i--) {
-        const enum em_isa candidate = (enum em_isa)i;
-        if (name && *name && strcmp(name, em_isa_name(candidate)) != 0) continue;
-        if (em_isa_runs(candidate)) {
-            *isa = candidate;
-            return EMBER_OK;
-        }
-        if (name && *name) return refuse(name, "this machine lacks that instruction set");
+    enum em_isa chosen = em_isa_widest();
+    unsigned with = em_isa_extras(chosen);
+    if (name && *name) {
+        const size_t n = strcspn(name, "+");
+        int i = 0;
+        while (i < EM_ISA_COUNT && (strlen(em_isa_name((enum em_isa)i)) != n ||
+                                    memcmp(em_isa_name((enum em_isa)i), name, n) != 0))
+            i++;
+        if (i == EM_ISA_COUNT) return refuse(name, "no such instruction set");
+        chosen = (enum em_isa)i;
+        if (!em_isa_runs(chosen)) return refuse(name, "this machine lacks that instruction set");
+        EM_TRY(read_extras(name, name + n, chosen, &with));
     }
-    return refuse(name ? name : "", "no such instruction set");
+    *isa = chosen;
+    if (extras) *extras = with;
+    return EMBER_OK;
 }

@@ -22,10 +22,23 @@ const struct em_cpu *em_cpu(void); // detected once
 
 bool em_isa_runs(enum em_isa isa); // on this machine
 const char *em_isa_name(enum em_isa isa);
+enum em_isa em_isa_widest(void); // that runs
 
-// The set to use: the widest that runs, or what EMBER_ISA (scalar, neon, avx2, avx512) names. An
-// unknown name, or a set that this machine lacks, is EMBER_E_USAGE with a message that lists what
-// runs.
-ember_status em_isa_choose(enum em_isa *isa) EMBER_CHECKED;
+// What a machine may have beside a set: bits.
+enum em_isa_extra {
+    EM_ISA_BF16 = 1,    // bf16 dot products: avx512, neon
+    EM_ISA_VNNI = 2,    // int8 dot products: avx512
+    EM_ISA_DOTPROD = 4, // int8 dot products: neon
+    EM_ISA_I8MM = 8,    // int8 matrix products: neon
+};
+unsigned em_isa_extras(enum em_isa isa); // that this machine has beside the set
+// "avx512+bf16+vnni", "avx512+none" where the machine has extras that are left out, "avx2".
+const char *em_isa_text(enum em_isa isa, unsigned extras, char text[64]);
+
+// The set to use: the widest that runs with all extras, or what EMBER_ISA names: a set (scalar,
+// neon, avx2, avx512) with its extras, or with those named alone ("avx512+vnni"; "avx512+none" is
+// the first machines that had it). An unknown name, or what this machine lacks, is EMBER_E_USAGE
+// with a message that lists what runs. `extras` may be NULL.
+ember_status em_isa_choose(enum em_isa *isa, unsigned *extras) EMBER_CHECKED;
 
 #endif

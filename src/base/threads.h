@@ -12,6 +12,15 @@ struct em_pool;
 // Threads that affinity and the cgroup CPU quota allow, at least 1.
 unsigned em_threads_available(void);
 
+// The same with its reasons. Files are looked for below `root`: "" for those of the system.
+struct em_threads_found {
+    unsigned threads;
+    unsigned affinity;     // processors that this process may run on
+    double quota;          // processors that the smallest cgroup quota pays for; 0: there is none
+    char quota_file[1200]; // the file that says so
+};
+void em_threads_find(const char *root, struct em_threads_found *found);
+
 // threads = 0: em_threads_available(). The caller of em_parallel is thread 0.
 ember_status em_pool_create(unsigned threads, struct em_pool **pool) EMBER_CHECKED;
 void em_pool_destroy(struct em_pool *pool);

@@ -2,6 +2,7 @@
 #include <pthread.h>
 
 #include "base/cpu.h"
+#include "base/log.h"
 #include "kernels/kernels.h"
 
 #define EM_ISA scalar
@@ -42,20 +43,32 @@ const struct em_kernels *em_kernels_at(size_t i)
 }
 
 static const struct em_kernels *chosen = &table_scalar;
+static unsigned chosen_extras;
 
-// A name that em_isa_choose refuses leaves the plainest table: callers who can fail (the program's
-// start, library initialisation) call em_isa_choose themselves and report it.
+// What em_isa_choose refuses is reported by callers who can fail (library initialisation). Whoever
+// comes here without them gets a line and what would have been used without the wish.
 static void choose(void)
 {
     enum em_isa wanted;
-    if (em_isa_choose(&wanted) != EMBER_OK) return;
+    if (em_isa_choose(&wanted, &chosen_extras) != EMBER_OK) {
+        wanted = em_isa_widest();
+        chosen_extras = em_isa_extras(wanted);
+        em_warn("%s; using %s", ember_last_error(), em_isa_name(wanted));
+    }
     for (size_t b = 0; b < sizeof built / sizeof *built; b++)
         if (built[b].isa == wanted) chosen = built[b].table;
 }
 
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
 const struct em_kernels *em_kernels(void)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, choose);
     return chosen;
+}
+
+unsigned em_kernels_extras(void)
+{
+    pthread_once(&once, choose);
+    return chosen_extras;
 }

@@ -34,11 +34,19 @@ static const struct em_gemm_set *set_at(enum em_gemm_type type, size_t i)
     return i < sizeof bf16_sets / sizeof *bf16_sets ? bf16_sets[i] : NULL;
 }
 
-static bool runs(const struct em_gemm_set *set)
+// What a set uses beside the instruction set that it is named for.
+static unsigned extras_of(const struct em_gemm_set *set)
 {
 #if defined(__x86_64__)
-    if (set == &em_gemm_bf16_dot__avx512 && !em_cpu()->avx512_bf16) return false;
+    if (set == &em_gemm_bf16_dot__avx512) return EM_ISA_BF16;
 #endif
+    (void)set;
+    return 0;
+}
+
+static bool runs(const struct em_gemm_set *set)
+{
+    if (extras_of(set) & ~em_isa_extras(EM_ISA_AVX512)) return false;
     const struct em_kernels *k;
     for (size_t i = 0; (k = em_kernels_at(i)); i++)
         if (strcmp(k->isa, set->isa) == 0) return true;
@@ -70,7 +78,7 @@ const struct em_gemm_set *em_gemm_set(enum em_gemm_type type)
     const char *isa = em_kernels()->isa;
     const struct em_gemm_set *set, *best = set_at(type, 0);
     for (size_t n = 0; (set = set_at(type, n)); n++)
-        if (strcmp(set->isa, isa) == 0 && runs(set)) best = set;
+        if (strcmp(set->isa, isa) == 0 && !(extras_of(set) & ~em_kernels_extras())) best = set;
     return best;
 }
 

@@ -21,6 +21,8 @@ struct em_kernels {
 
 // The table in force: the widest set of this machine, or the one that EMBER_ISA names. Chosen once.
 const struct em_kernels *em_kernels(void);
+// What is used beside it, chosen with it: bits of em_isa_extra in base/cpu.h.
+unsigned em_kernels_extras(void);
 
 // Every table that this machine runs, plainest first; NULL past the last.
 const struct em_kernels *em_kernels_at(size_t i);
