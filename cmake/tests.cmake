@@ -71,12 +71,14 @@ ember_tool_test(headers ${CMAKE_SOURCE_DIR}/tools/check_headers.sh ${CMAKE_SOURC
 if(NOT EMBER_SANITIZE)
   ember_tool_test(documents ${CMAKE_SOURCE_DIR}/tests/tools/documents_test.sh ${CMAKE_SOURCE_DIR} $<TARGET_FILE:ember_cli> ${CMAKE_BINARY_DIR}/scratch/documents)
   ember_tool_test(symbols ${CMAKE_SOURCE_DIR}/tools/check_symbols.sh rooms $<TARGET_FILE:ember>)
+endif()
+if(TARGET ember_static AND NOT CMAKE_CROSSCOMPILING)
   ember_tool_test(symbols-refuses ${CMAKE_SOURCE_DIR}/tests/tools/check_symbols_test.sh
     ${CMAKE_SOURCE_DIR}/tools/check_symbols.sh ${CMAKE_C_COMPILER} ${CMAKE_BINARY_DIR}/scratch/symbols)
-endif()
-if(TARGET ember_static)
   ember_tool_test(symbols-shipped ${CMAKE_SOURCE_DIR}/tools/check_symbols.sh shipped ${CMAKE_SOURCE_DIR}/include
     $<TARGET_FILE:ember_shared> ${CMAKE_BINARY_DIR}/libember.a)
+  ember_tool_test(embed ${CMAKE_SOURCE_DIR}/tests/tools/embed_test.sh ${CMAKE_BINARY_DIR} ${CMAKE_SOURCE_DIR}
+    ${CMAKE_C_COMPILER} ${CMAKE_BINARY_DIR}/scratch/embed)
 endif()
 
 # Plug-ins: the example, as anybody would build it, and some that are refused.
