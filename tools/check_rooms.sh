@@ -23,6 +23,8 @@ FNR == 1 {
     split(FILENAME, path, "/")
     area = path[1]
     room = path[2]
+    folder = FILENAME
+    sub(/[^\/]*$/, "", folder)
     if (area == "src" && !(room in place)) {
         printf "%s: src/%s is not in the list of rooms\n", FILENAME, room
         bad = 1
@@ -45,7 +47,7 @@ FNR == 1 {
     else if (area == "src" && quoted && place[first] > place[room]) broken("a room below " room)
     else if (area == "src" && quoted && room == "infer" && first == "train") broken("infer does not know train")
     else if (area == "include" && quoted) broken("public headers include <ember/...> and system headers only")
-    else if ((area == "cli" || area == "examples") && quoted && (getline line < (area "/" name)) < 0)
+    else if ((area == "cli" || area == "examples") && quoted && (getline line < (folder name)) < 0)
         broken(area " includes <ember/...>, system headers and its own files only")
 }
 END {
