@@ -113,3 +113,15 @@ if(NOT EMBER_FUZZ)
   set_tests_properties(nn/properties-plugin PROPERTIES LABELS unit TIMEOUT 300
     ENVIRONMENT "EMBER_TEST_PLUGIN=$<TARGET_FILE:example_plugin>;UBSAN_OPTIONS=print_stacktrace=1")
 endif()
+
+# CONTRIBUTING.md, followed to the letter.
+set(libraries ${CMOCKA_LDFLAGS} ${JANSSON_LDFLAGS} ${XXHASH_LDFLAGS} ${ZLIB_LDFLAGS} ${ZSTD_LDFLAGS} ${LZMA_LDFLAGS} -lm -lpthread -ldl)
+list(JOIN libraries " " libraries)
+if(EMBER_SANITIZE)
+  string(APPEND libraries " -fsanitize=${EMBER_SANITIZE}")
+endif()
+if(NOT EMBER_FUZZ AND NOT CMAKE_CROSSCOMPILING)
+  ember_tool_test(contributing ${CMAKE_SOURCE_DIR}/tests/tools/contributing_test.sh ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}
+    ${CMAKE_BINARY_DIR}/scratch/contributing ${CMAKE_C_COMPILER} $<TARGET_FILE:test_support> $<TARGET_FILE:ember> "${libraries}")
+  set_tests_properties(tools/contributing PROPERTIES TIMEOUT 1800) # in full it builds the tree
+endif()
