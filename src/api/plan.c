@@ -18,6 +18,10 @@
 #include "train/recipe.h"
 #include "train/step.h"
 
+// What is resident of the program itself and its libraries, once they have run. Measured, and fixed
+// so that a plan is the same every time.
+enum { PROGRAM = 3 << 20 };
+
 struct plan {
     const char *subject;
     const ember_plan_options *options;
@@ -204,6 +208,7 @@ static ember_status add_training(const struct plan *p, struct em_model *m, json_
         {"packed", memory.packed},
         {"activations", memory.activations},
         {"scratch", memory.scratch},
+        {"program", PROGRAM},
     };
     EM_TRY(em_put_object(root, "training", &o));
     EM_TRY(em_put_size(o, "batch", p->train.batch));
@@ -217,6 +222,21 @@ static ember_status add_training(const struct plan *p, struct em_model *m, json_
     EM_TRY(em_put_object(o, "flops_per_token", &flops));
     EM_TRY(em_put(flops, "forward", json_real(forward)));
     return em_put(flops, "backward", json_real(backward));
+}
+
+// What a tokenizer takes, of a subject that has one.
+static ember_status tokenizer_bytes(const struct plan *p, size_t *bytes)
+{
+    struct em_tokenizer *tokenizer;
+    bool there = false;
+    *bytes = 0;
+    if (p->folder) EM_TRY(em_folder_probe(p->folder, "tokenizer.json", &there));
+    if (!there) return EMBER_OK;
+    const size_t before = em_alloc_live();
+    EM_TRY(em_tokenizer_open(p->folder, &tokenizer));
+    *bytes = em_alloc_live() - before;
+    em_tokenizer_close(tokenizer);
+    return EMBER_OK;
 }
 
 static ember_status add_inference(const struct plan *p, const struct em_model *m, json_t *root)
@@ -234,9 +254,11 @@ static ember_status add_inference(const struct plan *p, const struct em_model *m
     if (!em_mul_size(plan.state_token, tokens, &state) ||
         !em_add_size(state, plan.state_fixed, &state) || !em_mul_size(state, sequences, &state))
         return em_fail(EMBER_E_NOMEM, "states of that many tokens do not fit into memory");
+    size_t tokenizer;
+    EM_TRY(tokenizer_bytes(p, &tokenizer));
     const struct amount amounts[] = {
         {"weights", em_model_bytes(m)}, {"packed", plan.packed}, {"activations", plan.activations},
-        {"scratch", plan.scratch},      {"state", state},
+        {"scratch", plan.scratch},      {"state", state},        {"program", PROGRAM + tokenizer},
     };
     EM_TRY(em_put_object(root, "inference", &o));
     EM_TRY(em_put_size(o, "sequences", sequences));

@@ -54,6 +54,9 @@ struct em_map {
 };
 ember_status em_map_open(const char *path, struct em_map *map) EMBER_CHECKED;
 void em_map_close(struct em_map *map);
+// The bytes [p, p + n) of the map were used and will hardly be again: they stop counting as this
+// process's memory. Reading them again is fine.
+void em_map_forget(const struct em_map *map, const void *p, size_t n);
 
 // Replaces `path` durably: a temporary in the same directory, every write checked, fsync, close
 // checked, rename, fsync of the directory. Until em_file_commit succeeds, the old file is whole and

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/sysmacros.h>
@@ -133,6 +134,16 @@ ember_status em_map_open(const char *path, struct em_map *map)
     if (status != EMBER_OK) return status;
     *map = (struct em_map){data, size};
     return EMBER_OK;
+}
+
+void em_map_forget(const struct em_map *map, const void *p, size_t n)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), base = (uintptr_t)map->data,
+                    at = (uintptr_t)p, from = at & ~(page - 1),
+                    to = (at + n + page - 1) & ~(page - 1);
+    if (n < page || at < base || at - base > map->size || n > map->size - (at - base)) return;
+    // The file is behind the pages, so dropping them loses nothing; that it fails, neither.
+    (void)madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
 void em_map_close(struct em_map *map)

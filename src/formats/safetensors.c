@@ -183,6 +183,11 @@ void em_safetensors_close(struct em_safetensors *file)
     em_free(file);
 }
 
+void em_safetensors_forget(const struct em_safetensors *file, const void *values, size_t bytes)
+{
+    if (file->map.data) em_map_forget(&file->map, values, bytes);
+}
+
 const char *em_safetensors_path(const struct em_safetensors *file)
 {
     return file->path;

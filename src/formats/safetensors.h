@@ -69,6 +69,9 @@ ember_status em_safetensors_parse(const char *name, const unsigned char *data, s
                                   struct em_safetensors **out) EMBER_CHECKED;
 void em_safetensors_close(struct em_safetensors *file); // NULL is fine
 
+// Values that were used and will hardly be again: of a mapped file they stop counting as memory.
+void em_safetensors_forget(const struct em_safetensors *file, const void *values, size_t bytes);
+
 const char *em_safetensors_path(const struct em_safetensors *file);
 size_t em_safetensors_count(const struct em_safetensors *file);
 const struct em_st_tensor *em_safetensors_at(const struct em_safetensors *file,

@@ -350,6 +350,12 @@ ember_status em_weights_need(const struct em_weights *weights, const char *name,
     return EMBER_OK;
 }
 
+void em_weights_forget(const struct em_weights *w, const void *values, size_t bytes)
+{
+    for (size_t i = 0; i < w->file_count; i++)
+        em_safetensors_forget(w->files[i], values, bytes);
+}
+
 const char *em_weights_path(const struct em_weights *weights)
 {
     return weights->path;

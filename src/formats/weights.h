@@ -28,6 +28,9 @@ ember_status em_weights_need(const struct em_weights *weights, const char *name,
                              const size_t *shape, size_t rank,
                              const struct em_st_tensor **out) EMBER_CHECKED;
 
+// Values that were used and will hardly be again; see em_safetensors_forget.
+void em_weights_forget(const struct em_weights *weights, const void *values, size_t bytes);
+
 const char *em_weights_path(const struct em_weights *weights); // as given to open
 // For messages: the file that holds a tensor; NULL: the one that lists them all (the index, or the
 // only file).

@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/cpu.h"
+#include "base/process.h"
 #include "kernels/kernels.h"
 #include "models/model_priv.h"
 #include "train/run.h"
@@ -257,7 +258,7 @@ static ember_status put_training(const struct em_training *t, struct em_buf *b)
         o->clip, t->bf16 ? "bf16 products with f32 sums, all else f32" : "f32",
         (unsigned long long)t->recipe.seed, p->seconds, em_pool_threads(t->job->pool),
         *em_cpu()->model ? em_cpu()->model : "an unnamed processor", em_kernels()->isa,
-        (double)em_memory_peak() / (1024 * 1024), day, p->last_loss));
+        (double)em_process_peak() / (1024 * 1024), day, p->last_loss));
     if (isfinite(p->best))
         EM_TRY(em_buf_printf(
             b, "| best on held-out text | %.3f bits per byte after step %llu, in best/ |\n",

@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "train/run.h"
 #include "train/run_report.h"
 
@@ -61,7 +62,7 @@ static json_t *result_json(const struct em_training *t, const struct em_score *s
                      em_json_finite(p->best), "best_step", (json_int_t)p->best_step, "domains",
                      domains_json(t, scores), "foretold", "memory_bytes", (json_int_t)f->memory,
                      "seconds", f->total_seconds, "measured", "memory_bytes",
-                     (json_int_t)em_memory_peak(), "seconds", em_clock_seconds() - t->started);
+                     (json_int_t)em_process_peak(), "seconds", em_clock_seconds() - t->started);
 }
 
 static ember_status write_all(struct em_training *t, const struct em_score *scores,

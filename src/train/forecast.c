@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "train/run.h"
 
 static const double mebibyte = 1024.0 * 1024.0;
@@ -105,7 +106,7 @@ void em_forecast_outcome(const struct em_training *t)
 {
     char took[48], foretold[48];
     const double seconds = em_clock_seconds() - t->started;
-    const uint64_t peak = em_memory_peak();
+    const uint64_t peak = em_process_peak();
     duration(seconds, took, sizeof took);
     duration(t->forecast.total_seconds, foretold, sizeof foretold);
     if (t->forecast.step_seconds > 0)

@@ -4,6 +4,7 @@
 
 #include "base/io.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "report/xz.h"
 #include "train/run.h"
 #include "train/run_report.h"
@@ -41,11 +42,6 @@ static uint64_t free_memory(void)
                    used = number_in("/sys/fs/cgroup/memory.current");
     if (limit && limit > used && limit - used < bytes) bytes = limit - used;
     return bytes;
-}
-
-uint64_t em_memory_peak(void)
-{
-    return kilobytes("/proc/self/status", "VmHWM:");
 }
 
 static size_t text_bytes(const struct em_batches *b)
@@ -86,7 +82,7 @@ ember_status em_forecast_memory(struct em_training *t)
     f->scratch = plan.scratch;
     f->text = text_bytes(&t->batches);
     // What is resident beside those: the program itself, tables, batches.
-    const size_t resident = (size_t)kilobytes("/proc/self/status", "VmRSS:");
+    const size_t resident = (size_t)em_process_resident();
     const size_t known = f->weights + f->text;
     f->other = resident > known ? resident - known : 0;
     f->memory = f->weights + f->gradients + f->optimizer + f->packed + f->activations + f->scratch +
@@ -96,7 +92,7 @@ ember_status em_forecast_memory(struct em_training *t)
     const size_t finish = f->weights + f->packed + f->text + f->other + report_bytes(t);
     if (finish > f->memory) f->memory = finish;
     // Preparing the text, and the tokenizer with it, may have taken more than training will.
-    const uint64_t before = em_memory_peak();
+    const uint64_t before = em_process_peak();
     if (before > f->memory) f->memory = before;
     f->free_memory = free_memory();
     if (f->free_memory && f->memory > f->free_memory + resident)

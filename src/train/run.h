@@ -79,7 +79,6 @@ void em_training_deinit(struct em_training *t);
 // ---- forecast_memory.c, forecast_time.c, forecast_disk.c, forecast.c ----
 
 ember_status em_forecast_memory(struct em_training *t) EMBER_CHECKED;
-uint64_t em_memory_peak(void); // of this process so far; 0: not known
 // Measures a few steps, and from them fixes the number of steps and the time.
 ember_status em_forecast_time(struct em_training *t) EMBER_CHECKED;
 uint64_t em_evaluation_every(const struct em_training *t); // steps between evaluations; 0: none
