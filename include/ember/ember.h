@@ -1,6 +1,6 @@
 /**
  * @file ember.h  All that a program which uses Ember needs. What one writes components with stands
- * in <ember/layer.h>, <ember/ops.h> and <ember/plugin.h>.
+ * in <ember/layer.h>, <ember/ops.h>, <ember/operation.h> and <ember/plugin.h>.
  */
 #ifndef EMBER_EMBER_H
 #define EMBER_EMBER_H
