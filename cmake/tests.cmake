@@ -70,6 +70,7 @@ ember_tool_test(components ${CMAKE_SOURCE_DIR}/tools/check_components.sh $<TARGE
 ember_tool_test(headers ${CMAKE_SOURCE_DIR}/tools/check_headers.sh ${CMAKE_SOURCE_DIR}/include ${CMAKE_C_COMPILER} ${cxx})
 if(NOT EMBER_SANITIZE)
   ember_tool_test(documents ${CMAKE_SOURCE_DIR}/tests/tools/documents_test.sh ${CMAKE_SOURCE_DIR} $<TARGET_FILE:ember_cli> ${CMAKE_BINARY_DIR}/scratch/documents)
+  ember_tool_test(exports ${CMAKE_SOURCE_DIR}/tools/check_exports.sh $<TARGET_FILE:ember_cli> $<TARGET_FILE:ember_shared>)
   ember_tool_test(symbols ${CMAKE_SOURCE_DIR}/tools/check_symbols.sh rooms $<TARGET_FILE:ember>)
 endif()
 if(TARGET ember_static AND NOT CMAKE_CROSSCOMPILING)
