@@ -1,6 +1,6 @@
 # The few things to type. Everything is built and written under build/; CMakePresets.json has the details.
 .POSIX:
-.PHONY: all install demo test ci compare docs format clean
+.PHONY: all install deb demo test ci compare docs format clean
 PREFIX = /usr/local
 DESTDIR =
 
@@ -16,6 +16,13 @@ install:
 	@cmake --preset release
 	@cmake --build --preset release --target product
 	@DESTDIR='$(DESTDIR)' cmake --install build/release --prefix '$(PREFIX)'
+
+# Debian packages, in build/deb.
+deb:
+	@tools/setup.sh build deb
+	@cmake --preset release
+	@cmake --build --preset release --target product
+	@tools/deb.sh build/release build/deb
 
 # Real text, four minutes of training, a report.
 demo:

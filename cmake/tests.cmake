@@ -82,6 +82,11 @@ if(TARGET ember_static AND NOT CMAKE_CROSSCOMPILING)
     ${CMAKE_C_COMPILER} ${CMAKE_BINARY_DIR}/scratch/embed)
 endif()
 
+if(TARGET manual)
+  ember_tool_test(deb ${CMAKE_SOURCE_DIR}/tests/tools/deb_test.sh ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
+  set_tests_properties(tools/deb PROPERTIES SKIP_RETURN_CODE 77)
+endif()
+
 # Plug-ins: the example, as anybody would build it, and some that are refused.
 if(NOT EMBER_FUZZ)
   file(GLOB EXAMPLE_SOURCES CONFIGURE_DEPENDS examples/plugin/*.c)

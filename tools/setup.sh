@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that a task needs and this machine lacks, and says which and why. Asks nothing: as root
 # or with sudo -n it installs, otherwise it prints the line to run and fails. With everything in place it runs nothing.
-# Usage: tools/setup.sh build|test|demo|ci...   (each is only itself: "build test" for the tests)
+# Usage: tools/setup.sh build|test|deb|demo|ci...   (each is only itself: "build test" for the tests)
 set -eu
 
 # task package why
@@ -16,6 +16,7 @@ build libzstd-dev reads .zst data
 build liblzma-dev what xz makes of the same bytes, for comparison
 test libcmocka-dev the framework of the tests
 test xz-utils what xz makes of the same bytes, for comparison
+deb dpkg-dev finds the packages that a program depends on
 demo jargon-text data: English prose
 demo bible-kjv data: archaic prose, the program that unpacks it
 demo bible-kjv-text data: archaic prose
@@ -32,9 +33,9 @@ ci libclang-rt-dev libFuzzer and the sanitizers of clang
 
 for task in "$@"; do
     case $task in
-    build | test | demo | ci) ;;
+    build | test | deb | demo | ci) ;;
     *)
-        echo "tools/setup.sh: expected build, test, demo or ci, found $task" >&2
+        echo "tools/setup.sh: expected build, test, deb, demo or ci, found $task" >&2
         exit 2
         ;;
     esac
