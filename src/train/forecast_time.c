@@ -135,9 +135,9 @@ static struct costs find_costs(const struct em_training *t)
     const double best = 4 * f->file_seconds + weights * f->byte_seconds;
     c.evaluation = f->evaluation_seconds * evaluation_tokens(t, o->eval_tokens) + best;
     c.state = 20 * f->file_seconds + (2 * weights + moments) * f->byte_seconds;
-    c.begin = t->progress.step ? 0 : f->evaluation_seconds * full;
+    c.begin = 12 * f->file_seconds + (t->progress.step ? 0 : f->evaluation_seconds * full);
     c.end = f->evaluation_seconds * full + c.state + report_seconds(t, full) +
-            (t->untrained ? 0 : best);
+            (t->untrained ? 0 : best) + 8 * f->file_seconds;
     return c;
 }
 

@@ -11,13 +11,9 @@
 
 static const char *dir, *recipe;
 
-// The arguments after "train", ended by NULL. stdout goes to the file "stdout".
-static pid_t spawn(const char *const *words)
+// The arguments, ended by NULL. stdout goes to the file "stdout".
+static pid_t spawn_program(const char *const *argv)
 {
-    const char *argv[24] = {"ember", "train", recipe, "--quiet"};
-    size_t n = 4;
-    while (*words)
-        argv[n++] = *words++;
     const pid_t child = fork();
     assert_true(child >= 0);
     if (child) return child;
@@ -27,6 +23,16 @@ static pid_t spawn(const char *const *words)
     if (null >= 0) (void)dup2(null, STDERR_FILENO);
     execv(EMBER_PROGRAM, (char *const *)(uintptr_t)argv);
     _exit(127);
+}
+
+// The arguments after "train", ended by NULL.
+static pid_t spawn(const char *const *words)
+{
+    const char *argv[32] = {"ember", "train", recipe, "--quiet"};
+    size_t n = 4;
+    while (*words)
+        argv[n++] = *words++;
+    return spawn_program(argv);
 }
 
 #define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
@@ -80,46 +86,87 @@ enum { SANITIZED = 1 };
 enum { SANITIZED = 0 };
 #endif
 
+static double total_memory(const json_t *figures)
+{
+    return json_number_value(json_object_get(json_object_get(figures, "memory_bytes"), "total"));
+}
+
 static void memory_is_as_foretold(void **state)
 {
     (void)state;
     if (SANITIZED) skip();
-    static const char *const recompute[] = {"train.recompute=false", "train.recompute=true"};
-    for (size_t i = 0; i < 2; i++) {
-        const char *const words[] = {"--json",
-                                     "--set",
-                                     "model.hidden_size=192",
-                                     "--set",
-                                     "model.intermediate_size=512",
-                                     "--set",
-                                     "model.moe_intermediate_size=256",
-                                     "--set",
-                                     "train.seq=256",
-                                     "--set",
-                                     "train.steps=2",
-                                     "--set",
-                                     recompute[i],
-                                     "--threads",
-                                     "1",
-                                     "--out",
-                                     test_path(dir, i ? "lean" : "large"),
-                                     "--dry-run",
-                                     NULL};
-        const char *run[24];
+    static const char *const variants[][2] = {
+        {"train.recompute=false", "train.dtype=auto"},
+        {"train.recompute=true", "train.dtype=auto"},
+        {"train.accumulate=4", "train.dtype=f32"},
+        {"train.seq=2048", "train.batch=1"},
+        {"model.vocab_size=16384", "model.num_dense_layers=3"},
+    };
+    for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++) {
+        const char *const *v = variants[i];
+        const char *words[32] = {"--json",
+                                 "--set",
+                                 "model.hidden_size=192",
+                                 "--set",
+                                 "model.intermediate_size=512",
+                                 "--set",
+                                 "model.moe_intermediate_size=256",
+                                 "--set",
+                                 "train.seq=256",
+                                 "--set",
+                                 "train.steps=2",
+                                 "--set",
+                                 v[0],
+                                 "--set",
+                                 v[1],
+                                 "--threads",
+                                 "1",
+                                 "--out",
+                                 test_path(dir, v[0])};
+        size_t n = 0;
+        while (words[n])
+            n++;
+        words[n] = "--dry-run";
         assert_int_equal(exit_status(spawn(words), NULL), 0);
         json_t *figures = run_json(dir, "stdout");
-        const double foretold =
-            json_number_value(json_object_get(json_object_get(figures, "memory_bytes"), "total"));
+        const double foretold = total_memory(figures);
         json_decref(figures);
-        size_t n = 0;
-        for (; strcmp(words[n], "--dry-run"); n++)
-            run[n] = words[n];
-        run[n] = NULL;
+        words[n] = NULL;
         struct rusage usage;
-        assert_int_equal(exit_status(spawn(run), &usage), 0);
-        CHECK_NEAR(foretold / (1024.0 * (double)usage.ru_maxrss), 1, 0.05, "%s, %.0f MiB",
-                   recompute[i], foretold / 1048576);
+        assert_int_equal(exit_status(spawn(words), &usage), 0);
+        CHECK_NEAR(foretold / (1024.0 * (double)usage.ru_maxrss), 1, 0.05, "%s, %.0f MiB", v[0],
+                   foretold / 1048576);
+        // The run says so itself.
+        figures = run_json(dir, "stdout");
+        const json_t *measured = json_object_get(figures, "measured");
+        CHECK_NEAR(json_number_value(json_object_get(measured, "memory_bytes")) /
+                       (1024.0 * (double)usage.ru_maxrss),
+                   1, 0.01, "%s", v[0]);
+        json_decref(figures);
     }
+}
+
+// The model of the widest vocabulary that was just trained.
+static void memory_of_inference_is_as_foretold(void **state)
+{
+    (void)state;
+    if (SANITIZED) skip();
+    const char *model = test_path(dir, "model.vocab_size=16384");
+    assert_int_equal(exit_status(spawn_program(WORDS("ember", "plan", model, "--batch", "1",
+                                                     "--seq", "128", "--json", "--threads", "1")),
+                                 NULL),
+                     0);
+    json_t *figures = run_json(dir, "stdout");
+    const double foretold = total_memory(json_object_get(figures, "inference"));
+    json_decref(figures);
+    struct rusage usage;
+    assert_int_equal(
+        exit_status(spawn_program(WORDS("ember", "generate", model, "--prompt-ids", "5 6 7", "-n",
+                                        "125", "--ids", "--temperature", "1", "--threads", "1")),
+                    &usage),
+        0);
+    CHECK_NEAR(foretold / (1024.0 * (double)usage.ru_maxrss), 1, 0.05, "%.1f MiB",
+               foretold / 1048576);
 }
 
 static int start(void **state)
@@ -144,6 +191,7 @@ int main(void)
         cmocka_unit_test(exit_statuses_are_those_of_the_contract),
         cmocka_unit_test(a_signal_saves_and_ends_with_three),
         cmocka_unit_test(memory_is_as_foretold),
+        cmocka_unit_test(memory_of_inference_is_as_foretold),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }
