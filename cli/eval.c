@@ -100,7 +100,7 @@ static int run(const struct cli_common *common, void *arguments)
     const ember_eval_options windows = {.context = a->context, .llama_windows = a->llama_windows};
     ember_model *model = NULL;
     ember_evaluation *scores = calloc(a->data.count, sizeof *scores);
-    if (!scores) return cli_usage(&command_eval, "out of memory");
+    if (!scores) return cli_no_memory("the scores");
     cli_catch_signals();
     ember_status status = ember_model_open(a->model, &how, &model);
     if (status == EMBER_OK)

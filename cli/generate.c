@@ -127,7 +127,7 @@ static int read_stdin(struct prompt *p)
 static int read_ids(const char *list, struct prompt *p)
 {
     p->ids = malloc((strlen(list) / 2 + 1) * sizeof *p->ids);
-    if (!p->ids) return cli_usage(&command_generate, "out of memory");
+    if (!p->ids) return cli_no_memory("the prompt");
     for (const char *at = list;;) {
         at += strspn(at, " \t\r\n,");
         if (!*at) return -1;
@@ -148,7 +148,7 @@ static int read_prompt(const struct arguments *a, struct prompt *p)
     if (strcmp(a->prompt, "-") == 0) return read_stdin(p);
     p->n_text = strlen(a->prompt);
     p->text = strdup(a->prompt);
-    return p->text ? -1 : cli_usage(&command_generate, "out of memory");
+    return p->text ? -1 : cli_no_memory("the prompt");
 }
 
 struct output {

@@ -44,6 +44,12 @@ int cli_fail(ember_status status)
     return status == EMBER_E_USAGE ? EXIT_USAGE : EXIT_FAILED;
 }
 
+int cli_no_memory(const char *what)
+{
+    fprintf(stderr, "ember: out of memory: %s\n", what);
+    return EXIT_FAILED;
+}
+
 int cli_usage(const struct cli_command *command, const char *format, ...)
 {
     va_list arguments;
@@ -144,10 +150,10 @@ static int wrong_choice(const struct parser *p, const struct cli_option *o, cons
                      near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
 }
 
-static int add_item(const struct parser *p, struct cli_list *list, const char *text)
+static int add_item(struct cli_list *list, const char *text)
 {
     const char **item = realloc(list->item, (list->count + 1) * sizeof *item);
-    if (!item) return cli_usage(p->command, "out of memory");
+    if (!item) return cli_no_memory("the command line");
     list->item = item;
     list->item[list->count++] = text;
     return -1;
@@ -189,7 +195,7 @@ static int set_value(const struct parser *p, struct slot *s, const char *shown, 
         if (!*(int *)field(s)) return wrong_choice(p, o, text);
         break;
     }
-    case CLI_LIST: return add_item(p, field(s), text);
+    case CLI_LIST: return add_item(field(s), text);
     case CLI_FLAG:
     case CLI_END: break;
     }
@@ -335,7 +341,7 @@ static int run_one(const struct cli_command *command, int argc, char **argv)
     struct cli_common common = {0};
     struct parser p = {.command = command};
     void *arguments = calloc(1, command->size ? command->size : 1);
-    if (!arguments) return cli_usage(command, "out of memory");
+    if (!arguments) return cli_no_memory("the command line");
     add_table(&p, command->options, arguments);
     add_table(&p, command->json ? cli_json_option : NULL, &common);
     add_table(&p, cli_common_options, &common);

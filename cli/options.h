@@ -92,6 +92,8 @@ int cli_run(const struct cli_command *command, int argc, char **argv);
 // Prints "ember: message" with the library's last error and returns the exit status that belongs to
 // `status`.
 int cli_fail(ember_status status);
+// Prints that there was no memory for `what`; returns EXIT_FAILED.
+int cli_no_memory(const char *what);
 // Prints "ember NAME: ..." and the hint to --help; returns EXIT_USAGE.
 int cli_usage(const struct cli_command *command, const char *format, ...) EMBER_PRINTF(2, 3);
 
