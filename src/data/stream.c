@@ -86,7 +86,8 @@ static ember_status gzip_read(struct em_stream *s, void *to, size_t n, size_t *g
     *got = n - s->gzip.avail_out;
     if (code == Z_STREAM_END) s->inside = false;
     if (code == Z_OK || code == Z_STREAM_END || code == Z_BUF_ERROR) return EMBER_OK;
-    if (code == Z_MEM_ERROR) return em_fail(EMBER_E_NOMEM, "%s: out of memory: decompressing", s->path);
+    if (code == Z_MEM_ERROR)
+        return em_fail(EMBER_E_NOMEM, "%s: out of memory: decompressing", s->path);
     return em_fail(EMBER_E_FORMAT, "%s: damaged gzip data: %s", s->path,
                    s->gzip.msg ? s->gzip.msg : "not gzip");
 }
@@ -164,11 +165,12 @@ ember_status em_stream_read(struct em_stream *s, void *to, size_t n, size_t *got
     }
 }
 
-static ember_status unsupported(const struct em_stream *s, const char *what)
+static ember_status unsupported(const struct em_stream *s, const char *program)
 {
     return em_fail(EMBER_E_UNSUPPORTED,
-                   "%s: compressed with %s, which this build cannot read: decompress it first",
-                   s->path, what);
+                   "%s: compressed with %s, which this build cannot read: decompress it first, by "
+                   "`%s -d -k`",
+                   s->path, program, program);
 }
 
 static ember_status choose_coding(struct em_stream *s)

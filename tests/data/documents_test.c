@@ -283,7 +283,11 @@ static void damaged_compressed_files_are_refused(void **state)
                                    "7zXZ\0abcdef",
                                    12),
                          NULL),
-                EMBER_E_UNSUPPORTED, "xz");
+                EMBER_E_UNSUPPORTED,
+                "a.xz: compressed with xz, which this build cannot read: "
+                "decompress it first, by `xz -d -k`");
+    CHECK_FAILS(read_all(put_bytes(dir, "a.bz2", "BZh91AY&SY", 10), NULL), EMBER_E_UNSUPPORTED,
+                "by `bzip2 -d -k`");
 }
 #endif
 
