@@ -261,7 +261,7 @@ static void what_is_missing_or_misshapen_is_named(void **state)
     refused(&f, EMBER_E_SHAPE, "model.embed_tokens.weight: expected shape [65, 24]");
     begin(&f, "lfm2"); // a deeper model than the files hold
     assert_int_equal(json_object_set_new(f.config, "num_hidden_layers", json_integer(4)), 0);
-    refused(&f, EMBER_E_CONFIG, "layer_types[3]");
+    refused(&f, EMBER_E_CONFIG, "layer_types is for 4 layers (num_hidden_layers), it has 3");
     begin(&f, "lfm2-conv-bias");
     assert_int_equal(json_object_set_new(f.config, "tie_word_embeddings", json_true()), 0);
     struct em_model *m = opened(&f, 0, NULL); // a tied head is often written twice
