@@ -173,9 +173,8 @@ static void answers_to_files_are_whole_or_old(void **state)
 static ember_status train_tokenizer(void *context)
 {
     ember_tokenizer *t;
-    (void)context;
-    EMBER_TRY(ember_tokenizer_train(
-        &text, 1, &(ember_tokenizer_training){.vocab = 300, .threads = 1}, &t, NULL));
+    const ember_tokenizer_training how = {.vocab = 300, .threads = *(const unsigned *)context};
+    EMBER_TRY(ember_tokenizer_train(&text, 1, &how, &t, NULL));
     const ember_status status = ember_tokenizer_save(t, folder);
     ember_tokenizer_close(t);
     return status;
@@ -211,11 +210,17 @@ static void check_tokenizer(void *context, ember_status status)
 static void a_tokenizer_is_trained_or_not(void **state)
 {
     (void)state;
-    sweep(&(struct sweep_scenario){.name = "tokenizer train",
+    unsigned threads = 1;
+    struct sweep_scenario train = {.name = "tokenizer train",
+                                   .context = &threads,
                                    .setup = put_old_tokenizer,
                                    .call = train_tokenizer,
-                                   .after = check_tokenizer},
-          &sweep_memory, sweep_amount_default());
+                                   .after = check_tokenizer};
+    sweep(&train, &sweep_memory, sweep_amount_default());
+    threads = 3;
+    train.name = "tokenizer train by threads";
+    sweep(&train, &sweep_memory, (struct sweep_amount){0, em_test_full() ? 1 : 9});
+    sweep(&train, &sweep_threads, sweep_amount_default());
 }
 
 static ember_status inspect_model(void *context)

@@ -84,6 +84,15 @@ static void goes_on(void *context, ember_status status)
     check_whole();
 }
 
+// Under a sanitizer a run takes ten times as long: fewer faults, evenly over the whole of it.
+static struct sweep_amount amount(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+    if (!em_test_full()) return (struct sweep_amount){0, 13};
+#endif
+    return sweep_amount_default();
+}
+
 static void a_run_without_memory_can_be_gone_on_with(void **state)
 {
     (void)state;
@@ -94,7 +103,7 @@ static void a_run_without_memory_can_be_gone_on_with(void **state)
                                    .call = run,
                                    .after = goes_on,
                                    .spares = 1000},
-          &sweep_memory, sweep_amount_default());
+          &sweep_memory, amount());
 }
 
 static int start(void **state)
