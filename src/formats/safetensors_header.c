@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -6,6 +7,7 @@
 // Reading position, and what messages need.
 struct reader {
     const char *file;
+    const char *tensor; // the one being read, or NULL
     const char *start, *at, *end;
     struct em_st_header *header;
     size_t *dims; // the shape being read
@@ -18,8 +20,13 @@ enum { MAX_DEPTH = 64 };
 
 static ember_status bad(const struct reader *r, const char *expected)
 {
-    return em_fail(EMBER_E_FORMAT, "%s: header byte %zu: expected %s", r->file,
-                   (size_t)(r->at - r->start), expected);
+    char found[16] = "the end";
+    const unsigned char c = r->at < r->end ? (unsigned char)*r->at : 0;
+    if (r->at < r->end)
+        snprintf(found, sizeof found, c >= 0x20 && c < 0x7f ? "'%c'" : "byte 0x%02x", c);
+    return em_fail(EMBER_E_FORMAT, "%s: %s%.200s%sheader byte %zu: expected %s, found %s", r->file,
+                   r->tensor ? "tensor " : "", r->tensor ? r->tensor : "", r->tensor ? ": " : "",
+                   (size_t)(r->at - r->start), expected, found);
 }
 
 static void skip_space(struct reader *r)
@@ -268,8 +275,9 @@ static ember_status read_dtype(struct reader *r, struct em_st_tensor *t)
     size_t n;
     EM_TRY(read_string(r, "a dtype's name", &n));
     if (!em_st_dtype_parse(r->string, n, &t->dtype))
-        return em_fail(EMBER_E_UNSUPPORTED, "%s: tensor %s: dtype \"%s\" is not known", r->file,
-                       t->name, r->string);
+        return em_fail(EMBER_E_UNSUPPORTED,
+                       "%s: tensor %.200s: dtype \"%.60s\" is not known (F32, BF16, F16, ... are)",
+                       r->file, t->name, r->string);
     return EMBER_OK;
 }
 
@@ -339,13 +347,16 @@ static ember_status read_header(struct reader *r)
             const char *name;
             EM_TRY(keep_string(r, "a tensor's name", &name));
             if (!take(r, ':')) return bad(r, "':'");
+            r->tensor = name;
             if (strcmp(name, "__metadata__") == 0) {
+                r->tensor = NULL;
                 if (metadata) return bad(r, "__metadata__ once");
                 metadata = true;
                 EM_TRY(read_metadata(r));
             } else {
                 EM_TRY(read_entry(r, name));
             }
+            r->tensor = NULL;
         } while (take(r, ','));
         if (!take(r, '}')) return bad(r, "',' or '}'");
     }
