@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -170,48 +171,66 @@ static bool safe_name(const char *name)
     }
 }
 
-// An unsigned integer member.
-static bool get_count(const json_t *object, const char *key, uint64_t *out)
+// A member is not what it has to be. `where` is "" or "files[3].".
+static ember_status expected(const char *name, const char *where, const char *key, const char *what,
+                             const json_t *object)
 {
-    const json_t *v = json_object_get(object, key);
-    if (!json_is_integer(v) || json_integer_value(v) < 0) return false;
-    *out = (uint64_t)json_integer_value(v);
-    return true;
+    char found[96];
+    return em_fail(EMBER_E_FORMAT, "%s: %s%s: expected %s, found %s", name, where, key, what,
+                   em_json_text(json_object_get(object, key), found, sizeof found));
 }
 
-static bool get_hash(const json_t *object, const char *key, uint64_t *out)
+static ember_status get_count(const char *name, const char *where, const json_t *object,
+                              const char *key, uint64_t *out)
+{
+    const json_t *v = json_object_get(object, key);
+    if (!json_is_integer(v) || json_integer_value(v) < 0)
+        return expected(name, where, key, "an integer from 0 up", object);
+    *out = (uint64_t)json_integer_value(v);
+    return EMBER_OK;
+}
+
+static ember_status get_hash(const char *name, const char *where, const json_t *object,
+                             const char *key, uint64_t *out)
 {
     const char *text = json_string_value(json_object_get(object, key));
-    return text && hex_value(text, out);
+    return text && hex_value(text, out)
+               ? EMBER_OK
+               : expected(name, where, key, "16 hexadecimal digits", object);
 }
 
 static ember_status parse_root(const char *name, const json_t *root, struct em_manifest *m)
 {
-    uint64_t version, check, expected;
+    uint64_t version, check, sum;
     const json_t *files = json_object_get(root, "files");
     const char *format = json_string_value(json_object_get(root, "format"));
-    if (!format || strcmp(format, "ember-state") != 0 || !get_count(root, "version", &version) ||
-        !get_count(root, "step", &m->step) || !get_hash(root, "check", &check) ||
-        !json_is_array(files))
-        return em_fail(EMBER_E_FORMAT,
-                       "%s: expected format \"ember-state\", version, step, check and files", name);
+    if (!format || strcmp(format, "ember-state") != 0)
+        return expected(name, "", "format", "\"ember-state\"", root);
+    EM_TRY(get_count(name, "", root, "version", &version));
+    EM_TRY(get_count(name, "", root, "step", &m->step));
+    EM_TRY(get_hash(name, "", root, "check", &check));
+    if (!json_is_array(files)) return expected(name, "", "files", "a list", root);
     for (size_t i = 0; i < json_array_size(files); i++) {
-        const json_t *f = json_array_get(files, i);
-        const char *file = json_string_value(json_object_get(f, "name"));
+        const json_t *f = json_array_get(files, i), *text = json_object_get(f, "name");
+        const char *file = json_string_value(text);
+        char where[48];
         struct em_file_hash hash;
-        if (!file || !get_count(f, "bytes", &hash.bytes) || !get_hash(f, "xxh3", &hash.xxh3))
-            return em_fail(EMBER_E_FORMAT, "%s: files[%zu]: expected name, bytes and xxh3", name,
-                           i);
+        snprintf(where, sizeof where, "files[%zu].", i);
+        if (!file || strlen(file) != json_string_length(text))
+            return expected(name, where, "name", "a text without NUL", f);
+        EM_TRY(get_count(name, where, f, "bytes", &hash.bytes));
+        EM_TRY(get_hash(name, where, f, "xxh3", &hash.xxh3));
         if (!safe_name(file))
-            return em_fail(EMBER_E_FORMAT, "%s: files[%zu]: \"%s\" is no path inside the folder",
+            return em_fail(EMBER_E_FORMAT, "%s: files[%zu]: \"%.80s\" is no path inside the folder",
                            name, i, file);
         EM_TRY(add(m, file, hash));
         if (i > 0 && strcmp(m->files[i - 1].name, file) >= 0)
-            return em_fail(EMBER_E_FORMAT, "%s: files[%zu]: \"%s\" is out of order or there twice",
-                           name, i, file);
+            return em_fail(EMBER_E_FORMAT,
+                           "%s: files[%zu]: \"%.80s\" is out of order or there twice", name, i,
+                           file);
     }
-    EM_TRY(own_check(m, version, &expected));
-    if (check != expected)
+    EM_TRY(own_check(m, version, &sum));
+    if (check != sum)
         return em_fail(EMBER_E_FORMAT, "%s: its own check does not fit: the manifest is damaged",
                        name);
     if (version != EM_MANIFEST_VERSION)

@@ -18,9 +18,11 @@ static ember_status add_end(struct em_generation_config *c, int32_t id)
 static ember_status read_end_token(struct em_generation_config *c, const json_t *v,
                                    const char *where, size_t vocabulary)
 {
+    char found[96];
     if (!json_is_integer(v))
-        return em_fail(EMBER_E_CONFIG, "%s: eos_token_id has to be a token id, or a list of them",
-                       where);
+        return em_fail(EMBER_E_CONFIG,
+                       "%s: eos_token_id has to be a token id, or a list of them, found %s", where,
+                       em_json_text(v, found, sizeof found));
     const json_int_t id = json_integer_value(v);
     if (id == -1) return EMBER_OK; // "none" in some published files
     if (id < 0 || (size_t)id >= vocabulary)
@@ -77,11 +79,12 @@ static ember_status read_file(struct em_generation_config *c, const struct em_fo
     json_t *config = NULL;
     EM_TRY(em_folder_has(folder, "generation_config.json", &there));
     if (!there) return EMBER_OK;
-    char *name = em_folder_name(folder, "generation_config.json");
+    char *name = em_folder_name(folder, "generation_config.json"), found[96];
     if (!name) return EMBER_E_NOMEM;
     ember_status status = em_folder_json(folder, "generation_config.json", 0, 0, &config);
     if (status == EMBER_OK && !json_is_object(config))
-        status = em_fail(EMBER_E_CONFIG, "%s: has to be an object", name);
+        status = em_fail(EMBER_E_CONFIG, "%s: has to be an object, found %s", name,
+                         em_json_text(config, found, sizeof found));
     if (status == EMBER_OK) status = read_end(c, config, name, vocabulary);
     if (status == EMBER_OK) status = read_sampling(c, config, name);
     json_decref(config);

@@ -28,15 +28,19 @@ static ember_status check_keys(const json_t *line, const char *name)
 
 static ember_status read_ids(struct em_prompts *all, const json_t *list, struct em_prompt *p)
 {
+    char found[96];
     if (!json_is_array(list))
-        return em_fail(EMBER_E_FORMAT, "%s: prompt_ids has to be a list of token ids", p->name);
+        return em_fail(EMBER_E_FORMAT, "%s: prompt_ids has to be a list of token ids, found %s",
+                       p->name, em_json_text(list, found, sizeof found));
     p->n_ids = json_array_size(list);
     int32_t *ids = em_arena_alloc(&all->arena, (p->n_ids + 1) * sizeof *ids);
     if (!ids) return EMBER_E_NOMEM;
     for (size_t i = 0; i < p->n_ids; i++) {
         const json_t *v = json_array_get(list, i);
         if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > INT32_MAX)
-            return em_fail(EMBER_E_FORMAT, "%s: prompt_ids[%zu] is no token id", p->name, i);
+            return em_fail(EMBER_E_FORMAT,
+                           "%s: prompt_ids[%zu] has to be a token id, from 0 to %d, found %s",
+                           p->name, i, INT32_MAX, em_json_text(v, found, sizeof found));
         ids[i] = (int32_t)json_integer_value(v);
     }
     p->ids = ids;
@@ -48,20 +52,24 @@ static ember_status read_line(struct em_prompts *all, struct em_prompt *p)
     const json_t *text = json_object_get(p->line, "prompt"),
                  *ids = json_object_get(p->line, "prompt_ids"),
                  *seed = json_object_get(p->line, "seed");
+    char found[96];
     if (!json_is_object(p->line))
-        return em_fail(EMBER_E_FORMAT, "%s: a line has to be an object", p->name);
+        return em_fail(EMBER_E_FORMAT, "%s: a line has to be an object, found %s", p->name,
+                       em_json_text(p->line, found, sizeof found));
     EM_TRY(check_keys(p->line, p->name));
     if (!text == !ids)
         return em_fail(EMBER_E_FORMAT, "%s: one of prompt and prompt_ids is needed", p->name);
     if (seed) {
         if (!json_is_integer(seed) || json_integer_value(seed) < 0)
-            return em_fail(EMBER_E_FORMAT, "%s: seed has to be an integer from 0 up", p->name);
+            return em_fail(EMBER_E_FORMAT, "%s: seed has to be an integer from 0 up, found %s",
+                           p->name, em_json_text(seed, found, sizeof found));
         p->seeded = true;
         p->seed = (uint64_t)json_integer_value(seed);
     }
     if (ids) return read_ids(all, ids, p);
     if (!json_is_string(text))
-        return em_fail(EMBER_E_FORMAT, "%s: prompt has to be a string", p->name);
+        return em_fail(EMBER_E_FORMAT, "%s: prompt has to be a string, found %s", p->name,
+                       em_json_text(text, found, sizeof found));
     p->text = json_string_value(text);
     p->n_text = json_string_length(text);
     return EMBER_OK;

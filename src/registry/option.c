@@ -49,12 +49,15 @@ static size_t choice_at(const char *choices, int i, const char **start)
     return strcspn(choices, "|");
 }
 
-static ember_status out_of_range(const ember_option *o, const char *where, double v)
+static ember_status out_of_range(const ember_option *o, const char *where, const json_t *v)
 {
-    char low[32], high[32], value[32];
+    char low[32], high[32], value[72];
     number_text(o->min, low, sizeof low);
     number_text(o->max, high, sizeof high);
-    number_text(v, value, sizeof value);
+    if (json_is_integer(v))
+        em_json_text(v, value, sizeof value);
+    else
+        number_text(json_number_value(v), value, sizeof value);
     return em_fail(EMBER_E_CONFIG, "%s%s%s is %s; it has to be within %s and %s", where,
                    em_json_joint(where), o->name, value, low, high);
 }
@@ -72,7 +75,7 @@ static ember_status read_number(const ember_option *o, const json_t *v, const ch
     // Past 2^53 a double may round a size down to the range's end.
     if (inside && json_is_integer(v) && o->max < 9e18)
         inside = json_integer_value(v) <= (json_int_t)ceil(o->max);
-    return inside ? EMBER_OK : out_of_range(o, where, *out);
+    return inside ? EMBER_OK : out_of_range(o, where, v);
 }
 
 static ember_status read_choice(const ember_option *o, const json_t *v, const char *where, int *out)

@@ -36,7 +36,7 @@ ember_status em_pattern_find(const char *where, const char *regex, enum em_patte
             return EMBER_OK;
         }
     return em_fail(EMBER_E_UNSUPPORTED,
-                   "%s: the split pattern \"%s\" is unknown; known are those of GPT-2, Llama 3 "
+                   "%s: the split pattern \"%.100s\" is unknown; known are those of GPT-2, Llama 3 "
                    "(LFM2) and Qwen2",
                    where, regex);
 }

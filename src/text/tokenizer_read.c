@@ -15,6 +15,7 @@ struct reader {
     const char *path;
     bool byte_level; // the pre-tokenizer ends in ByteLevel
     struct em_buf bytes;
+    ember_status status; // the first flag's that is none
 };
 
 static ember_status unsupported(const struct reader *r, const char *part, const char *name,
@@ -24,9 +25,12 @@ static ember_status unsupported(const struct reader *r, const char *part, const 
                    r->path, part, name ? name : "?", can);
 }
 
-static ember_status malformed(const struct reader *r, const char *where, const char *expected)
+static ember_status malformed(const struct reader *r, const char *where, const char *expected,
+                              const json_t *found)
 {
-    return em_fail(EMBER_E_FORMAT, "%s: %s: expected %s", r->path, where, expected);
+    char text[96];
+    return em_fail(EMBER_E_FORMAT, "%s: %s: expected %s, found %s", r->path, where, expected,
+                   em_json_text(found, text, sizeof text));
 }
 
 static const char *type_of(const json_t *object)
@@ -35,9 +39,15 @@ static const char *type_of(const json_t *object)
     return type ? type : "";
 }
 
-static bool is_true(const json_t *object, const char *key, bool absent)
+// A flag of `where`; one of another type is kept as the reader's failure.
+static bool is_true(struct reader *r, const char *where, const json_t *object, const char *key,
+                    bool absent)
 {
     const json_t *value = json_object_get(object, key);
+    char text[96];
+    if (value && !json_is_null(value) && !json_is_boolean(value) && r->status == EMBER_OK)
+        r->status = em_fail(EMBER_E_FORMAT, "%s: %s.%s: expected true or false, found %s", r->path,
+                            where, key, em_json_text(value, text, sizeof text));
     return json_is_boolean(value) ? json_is_true(value) : absent;
 }
 
@@ -53,7 +63,7 @@ static ember_status find_spelling(struct reader *r, const char *spelling, size_t
 
 static ember_status read_vocab(struct reader *r, const json_t *vocab)
 {
-    if (!json_is_object(vocab)) return malformed(r, "model.vocab", "an object");
+    if (!json_is_object(vocab)) return malformed(r, "model.vocab", "an object", vocab);
     // Ids are nearly dense in every real file; a lone huge one would only buy memory.
     const size_t limit = json_object_size(vocab) * 2 + ((size_t)1 << 20);
     const char *spelling;
@@ -62,10 +72,12 @@ static ember_status read_vocab(struct reader *r, const json_t *vocab)
     json_object_keylen_foreach((json_t *)(uintptr_t)vocab, spelling, n, value)
     {
         const json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
+        char found[96];
         if (id < 0 || (size_t)id >= limit)
-            return em_fail(EMBER_E_FORMAT,
-                           "%s: model.vocab: token \"%.40s\": expected an id from 0 to %zu",
-                           r->path, spelling, limit - 1);
+            return em_fail(
+                EMBER_E_FORMAT,
+                "%s: model.vocab: token \"%.40s\": expected an id from 0 to %zu, found %s", r->path,
+                spelling, limit - 1, em_json_text(value, found, sizeof found));
         if (n == 0) continue; // no text makes it
         bool mapped;
         em_buf_clear(&r->bytes);
@@ -113,9 +125,10 @@ static ember_status add_merge(struct reader *r, size_t rank, const char *left, s
 // "a b", or ["a", "b"].
 static ember_status read_merges(struct reader *r, const json_t *merges)
 {
-    if (!json_is_array(merges)) return malformed(r, "model.merges", "an array");
+    if (!json_is_array(merges)) return malformed(r, "model.merges", "an array", merges);
     for (size_t i = 0; i < json_array_size(merges); i++) {
         const json_t *merge = json_array_get(merges, i);
+        char found[96];
         if (json_is_string(merge)) {
             const char *text = json_string_value(merge);
             const size_t n = json_string_length(merge);
@@ -131,9 +144,10 @@ static ember_status read_merges(struct reader *r, const json_t *merges)
         } else {
             const json_t *left = json_array_get(merge, 0), *right = json_array_get(merge, 1);
             if (json_array_size(merge) != 2 || !json_is_string(left) || !json_is_string(right))
-                return em_fail(EMBER_E_FORMAT,
-                               "%s: model.merges[%zu]: expected \"a b\" or [\"a\", \"b\"]", r->path,
-                               i);
+                return em_fail(
+                    EMBER_E_FORMAT,
+                    "%s: model.merges[%zu]: expected \"a b\" or [\"a\", \"b\"], found %s", r->path,
+                    i, em_json_text(merge, found, sizeof found));
             EM_TRY(add_merge(r, i, json_string_value(left), json_string_length(left),
                              json_string_value(right), json_string_length(right)));
         }
@@ -151,7 +165,7 @@ static ember_status refuse_affix(const struct reader *r, const json_t *model, co
 
 static ember_status read_model(struct reader *r, const json_t *model)
 {
-    if (!json_is_object(model)) return malformed(r, "model", "an object");
+    if (!json_is_object(model)) return malformed(r, "model", "an object", model);
     const char *type = type_of(model);
     if (strcmp(type, "BPE") != 0 && !(type[0] == 0 && json_object_get(model, "merges")))
         return unsupported(r, "the model", type, "byte-level BPE");
@@ -160,9 +174,11 @@ static ember_status read_model(struct reader *r, const json_t *model)
     EM_TRY(read_vocab(r, json_object_get(model, "vocab")));
     EM_TRY(read_merges(r, json_object_get(model, "merges")));
     struct em_bpe *bpe = &r->t->bpe;
-    bpe->ignore_merges = is_true(model, "ignore_merges", false);
-    bpe->fuse_unknown = is_true(model, "fuse_unk", false);
+    bpe->ignore_merges = is_true(r, "model", model, "ignore_merges", false);
+    bpe->fuse_unknown = is_true(r, "model", model, "fuse_unk", false);
     const json_t *unknown = json_object_get(model, "unk_token");
+    if (unknown && !json_is_null(unknown) && !json_is_string(unknown))
+        return malformed(r, "model.unk_token", "a token", unknown);
     if (json_is_string(unknown) && json_string_length(unknown) > 0) {
         EM_TRY(find_spelling(r, json_string_value(unknown), json_string_length(unknown),
                              &bpe->unknown));
@@ -173,41 +189,47 @@ static ember_status read_model(struct reader *r, const json_t *model)
     size_t missing = 0;
     for (unsigned b = 0; b < 256; b++)
         missing += em_vocab_find(&r->t->vocab, &(uint8_t){(uint8_t)b}, 1) < 0;
-    if (missing > 0 && is_true(model, "byte_fallback", false))
+    if (missing > 0 && is_true(r, "model", model, "byte_fallback", false))
         return unsupported(r, "the model's", "byte_fallback",
                            "byte-level BPE with a token for every byte");
     if (missing > 0 && bpe->unknown < 0)
         em_warn("%s: %zu of 256 bytes have no token; encoding drops them", r->path, missing);
-    const json_t *dropout = json_object_get(model, "dropout");
-    if (json_is_number(dropout) && json_number_value(dropout) > 0)
-        em_warn("%s: the model's dropout %g is not applied", r->path, json_number_value(dropout));
+    char where[256];
+    double dropout = 0;
+    snprintf(where, sizeof where, "%s: model", r->path);
+    EM_TRY(em_json_get_double(model, where, "dropout", 0, 1, &dropout));
+    if (dropout > 0) em_warn("%s: the model's dropout %g is not applied", r->path, dropout);
     return EMBER_OK;
 }
 
 static ember_status read_added(struct reader *r, const json_t *list)
 {
     if (!list || json_is_null(list)) return EMBER_OK;
-    if (!json_is_array(list)) return malformed(r, "added_tokens", "an array");
+    if (!json_is_array(list)) return malformed(r, "added_tokens", "an array", list);
     const size_t limit = r->t->vocab.size + json_array_size(list) * 2 + ((size_t)1 << 20);
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *item = json_array_get(list, i), *id = json_object_get(item, "id"),
                      *content = json_object_get(item, "content");
-        if (!json_is_integer(id) || !json_is_string(content) || json_integer_value(id) < 0 ||
+        char found[96], where[48];
+        snprintf(where, sizeof where, "added_tokens[%zu]", i);
+        if (!json_is_string(content))
+            return em_fail(EMBER_E_FORMAT, "%s: %s.content: expected a text, found %s", r->path,
+                           where, em_json_text(content, found, sizeof found));
+        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
             (size_t)json_integer_value(id) >= limit)
-            return em_fail(EMBER_E_FORMAT,
-                           "%s: added_tokens[%zu]: expected content, a text, and id, from 0 to %zu",
-                           r->path, i, limit - 1);
+            return em_fail(EMBER_E_FORMAT, "%s: %s.id: expected an id from 0 to %zu, found %s",
+                           r->path, where, limit - 1, em_json_text(id, found, sizeof found));
         char *copy = em_strndup(json_string_value(content), json_string_length(content));
         if (!copy) return EMBER_E_NOMEM;
         const struct em_added token = {
             .content = copy,
             .size = json_string_length(content),
             .id = (int32_t)json_integer_value(id),
-            .special = is_true(item, "special", false),
-            .normalized = is_true(item, "normalized", true),
-            .lstrip = is_true(item, "lstrip", false),
-            .rstrip = is_true(item, "rstrip", false),
-            .single_word = is_true(item, "single_word", false),
+            .special = is_true(r, where, item, "special", false),
+            .normalized = is_true(r, where, item, "normalized", true),
+            .lstrip = is_true(r, where, item, "lstrip", false),
+            .rstrip = is_true(r, where, item, "rstrip", false),
+            .single_word = is_true(r, where, item, "single_word", false),
         };
         const ember_status status = token.size ? em_tokenizer_add(r->t, &token) : EMBER_OK;
         em_free(copy);
@@ -226,7 +248,7 @@ static ember_status read_normalizer(struct reader *r, const json_t *n)
     }
     if (strcmp(type, "Sequence") != 0) return unsupported(r, "the normalizer", type, "NFC");
     const json_t *parts = json_object_get(n, "normalizers");
-    if (!json_is_array(parts)) return malformed(r, "normalizer.normalizers", "an array");
+    if (!json_is_array(parts)) return malformed(r, "normalizer.normalizers", "an array", parts);
     for (size_t i = 0; i < json_array_size(parts); i++)
         EM_TRY(read_normalizer(r, json_array_get(parts, i)));
     return EMBER_OK;
@@ -254,15 +276,18 @@ static ember_status read_split(struct reader *r, const json_t *p)
                  *regex = json_object_get(pattern, "Regex"),
                  *literal = json_object_get(pattern, "String");
     const char *behavior = json_string_value(json_object_get(p, "behavior"));
-    struct em_step step = {.split = {.invert = is_true(p, "invert", false)}};
+    struct em_step step = {.split = {.invert = is_true(r, "pre_tokenizer", p, "invert", false)}};
     size_t b = 0;
     while (b < sizeof behaviors / sizeof *behaviors &&
            (!behavior || strcmp(behavior, behaviors[b]) != 0))
         b++;
     if (b == sizeof behaviors / sizeof *behaviors)
         return malformed(r, "pre_tokenizer: Split.behavior",
-                         "Isolated, Removed, MergedWithPrevious, MergedWithNext or Contiguous");
+                         "Isolated, Removed, MergedWithPrevious, MergedWithNext or Contiguous",
+                         json_object_get(p, "behavior"));
     step.split.behavior = (enum em_split_behavior)b;
+    if (json_is_string(regex) && strlen(json_string_value(regex)) != json_string_length(regex))
+        return malformed(r, "pre_tokenizer: Split.pattern.Regex", "a text without NUL", regex);
     if (json_is_string(regex)) {
         EM_TRY(em_pattern_find(r->path, json_string_value(regex), &step.split.pattern));
         step.regex = em_strdup(json_string_value(regex));
@@ -274,7 +299,8 @@ static ember_status read_split(struct reader *r, const json_t *p)
         if (!step.literal) return EMBER_E_NOMEM;
         step.split.literal = step.literal;
     } else {
-        return malformed(r, "pre_tokenizer: Split.pattern", "{\"Regex\": ..} or {\"String\": ..}");
+        return malformed(r, "pre_tokenizer: Split.pattern", "{\"Regex\": ..} or {\"String\": ..}",
+                         pattern);
     }
     const ember_status status = add_step(r, &step);
     if (status != EMBER_OK) {
@@ -289,7 +315,8 @@ static ember_status read_pre_tokenizer(struct reader *r, const json_t *p)
     const char *type = type_of(p);
     if (strcmp(type, "Sequence") == 0) {
         const json_t *parts = json_object_get(p, "pretokenizers");
-        if (!json_is_array(parts)) return malformed(r, "pre_tokenizer.pretokenizers", "an array");
+        if (!json_is_array(parts))
+            return malformed(r, "pre_tokenizer.pretokenizers", "an array", parts);
         for (size_t i = 0; i < json_array_size(parts); i++)
             EM_TRY(read_pre_tokenizer(r, json_array_get(parts, i)));
         return EMBER_OK;
@@ -299,15 +326,15 @@ static ember_status read_pre_tokenizer(struct reader *r, const json_t *p)
                            "ByteLevel as the last one");
     if (strcmp(type, "Split") == 0) return read_split(r, p);
     if (strcmp(type, "Digits") == 0) {
-        const bool single = is_true(p, "individual_digits", false);
+        const bool single = is_true(r, "pre_tokenizer", p, "individual_digits", false);
         return add_step(r, &(struct em_step){.split = {.pattern = EM_PATTERN_NUMERIC,
                                                        .behavior = single ? EM_SPLIT_ISOLATED
                                                                           : EM_SPLIT_CONTIGUOUS}});
     }
     if (strcmp(type, "ByteLevel") == 0) {
         r->byte_level = true;
-        const bool regex = is_true(p, "use_regex", true),
-                   space = is_true(p, "add_prefix_space", true);
+        const bool regex = is_true(r, "pre_tokenizer", p, "use_regex", true),
+                   space = is_true(r, "pre_tokenizer", p, "add_prefix_space", true);
         if (!regex && !space) return EMBER_OK;
         return add_step(
             r, &(struct em_step){.prefix_space = space,
@@ -324,7 +351,7 @@ static ember_status read_decoder(struct reader *r, const json_t *d)
     if (strcmp(type, "ByteLevel") == 0) return EMBER_OK;
     if (strcmp(type, "Sequence") != 0) return unsupported(r, "the decoder", type, "ByteLevel");
     const json_t *parts = json_object_get(d, "decoders");
-    if (!json_is_array(parts)) return malformed(r, "decoder.decoders", "an array");
+    if (!json_is_array(parts)) return malformed(r, "decoder.decoders", "an array", parts);
     for (size_t i = 0; i < json_array_size(parts); i++)
         EM_TRY(read_decoder(r, json_array_get(parts, i)));
     return EMBER_OK;
@@ -341,10 +368,12 @@ static ember_status read_template_token(struct reader *r, const json_t *p, const
                        r->path, name);
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *id = json_array_get(list, i);
+        char found[96];
         if (!json_is_integer(id) || !em_vocab_has(&r->t->vocab, json_integer_value(id)))
-            return em_fail(EMBER_E_FORMAT,
-                           "%s: post_processor: special token \"%.40s\" has an id without a token",
-                           r->path, name);
+            return em_fail(
+                EMBER_E_FORMAT,
+                "%s: post_processor: special token \"%.40s\" has an id without a token, %s",
+                r->path, name, em_json_text(id, found, sizeof found));
         if (*count == EM_TEMPLATE_MOST)
             return em_fail(EMBER_E_UNSUPPORTED,
                            "%s: post_processor: more than %d tokens beside the text", r->path,
@@ -359,7 +388,7 @@ static ember_status read_template(struct reader *r, const json_t *p)
 {
     struct em_tokenizer *t = r->t;
     const json_t *single = json_object_get(p, "single");
-    if (!json_is_array(single)) return malformed(r, "post_processor.single", "an array");
+    if (!json_is_array(single)) return malformed(r, "post_processor.single", "an array", single);
     int32_t before[EM_TEMPLATE_MOST];
     size_t before_count = 0, texts = 0;
     for (size_t i = 0; i < json_array_size(single); i++) {
@@ -368,7 +397,8 @@ static ember_status read_template(struct reader *r, const json_t *p)
                      *sequence = json_object_get(item, "Sequence");
         const char *name = json_string_value(json_object_get(special ? special : sequence, "id"));
         if (!name)
-            return malformed(r, "post_processor.single", "SpecialToken or Sequence with an id");
+            return malformed(r, "post_processor.single", "SpecialToken or Sequence with an id",
+                             item);
         if (sequence)
             texts++;
         else if (texts == 0)
@@ -377,7 +407,7 @@ static ember_status read_template(struct reader *r, const json_t *p)
             EM_TRY(read_template_token(r, p, name, t->after, &t->after_count));
     }
     if (texts != 1)
-        return malformed(r, "post_processor.single", "the text (Sequence) exactly once");
+        return malformed(r, "post_processor.single", "the text (Sequence) exactly once", single);
     if (before_count + t->before_count > EM_TEMPLATE_MOST)
         return em_fail(EMBER_E_UNSUPPORTED,
                        "%s: post_processor: more than %d tokens before the text", r->path,
@@ -398,7 +428,7 @@ static ember_status read_post_processor(struct reader *r, const json_t *p)
         return unsupported(r, "the post-processor", type,
                            "TemplateProcessing, ByteLevel and sequences of them");
     const json_t *parts = json_object_get(p, "processors");
-    if (!json_is_array(parts)) return malformed(r, "post_processor.processors", "an array");
+    if (!json_is_array(parts)) return malformed(r, "post_processor.processors", "an array", parts);
     for (size_t i = 0; i < json_array_size(parts); i++)
         EM_TRY(read_post_processor(r, json_array_get(parts, i)));
     return EMBER_OK;
@@ -406,29 +436,39 @@ static ember_status read_post_processor(struct reader *r, const json_t *p)
 
 static ember_status read_all(struct reader *r, const json_t *root)
 {
-    if (!json_is_object(root)) return malformed(r, "the file", "an object");
+    if (!json_is_object(root)) return malformed(r, "the file", "an object", root);
     EM_TRY(read_model(r, json_object_get(root, "model")));
     EM_TRY(read_added(r, json_object_get(root, "added_tokens")));
     EM_TRY(read_normalizer(r, json_object_get(root, "normalizer")));
     const json_t *pre = json_object_get(root, "pre_tokenizer");
     if (pre && !json_is_null(pre)) EM_TRY(read_pre_tokenizer(r, pre));
+    EM_TRY(r->status);
     if (!r->byte_level)
         return em_fail(EMBER_E_UNSUPPORTED,
                        "%s: pre_tokenizer has no ByteLevel; Ember reads byte-level BPE", r->path);
     EM_TRY(read_decoder(r, json_object_get(root, "decoder")));
     EM_TRY(read_post_processor(r, json_object_get(root, "post_processor")));
-    if (r->t->vocab.size == 0) return malformed(r, "model.vocab", "at least one token");
+    if (r->t->vocab.size == 0)
+        return malformed(r, "model.vocab", "at least one token",
+                         json_object_get(json_object_get(root, "model"), "vocab"));
+    EM_TRY(r->status);
     return em_tokenizer_finish(r->t);
 }
 
-// A token given as "text" or {"content": "text"}.
-static int32_t named_token(const struct em_tokenizer *t, const json_t *config, const char *key)
+// A token given as "text" or {"content": "text"}; -1 where there is none.
+static ember_status named_token(const struct em_tokenizer *t, const char *path,
+                                const json_t *config, const char *key, int32_t *id)
 {
     const json_t *value = json_object_get(config, key);
+    char found[96];
+    *id = -1;
     if (json_is_object(value)) value = json_object_get(value, "content");
-    return json_is_string(value)
-               ? em_tokenizer_find(t, json_string_value(value), json_string_length(value))
-               : -1;
+    if (!value || json_is_null(value)) return EMBER_OK;
+    if (!json_is_string(value))
+        return em_fail(EMBER_E_FORMAT, "%s: %s: expected a token's text, found %s", path, key,
+                       em_json_text(value, found, sizeof found));
+    *id = em_tokenizer_find(t, json_string_value(value), json_string_length(value));
+    return EMBER_OK;
 }
 
 static int32_t first_found(const struct em_tokenizer *t, const char *const *names)
@@ -457,18 +497,24 @@ static void guess_roles(struct em_tokenizer *t)
 static ember_status read_roles(struct em_tokenizer *t, const struct em_folder *folder)
 {
     bool there;
-    json_t *config;
+    json_t *config = NULL;
     EM_TRY(em_folder_has(folder, "tokenizer_config.json", &there));
     if (!there) {
         guess_roles(t);
         return EMBER_OK;
     }
-    EM_TRY(em_folder_json(folder, "tokenizer_config.json", 0, 0, &config));
-    t->bos = named_token(t, config, "bos_token");
-    t->eos = named_token(t, config, "eos_token");
-    t->pad = named_token(t, config, "pad_token");
+    char *name = em_folder_name(folder, "tokenizer_config.json"), found[96];
+    if (!name) return EMBER_E_NOMEM;
+    ember_status status = em_folder_json(folder, "tokenizer_config.json", 0, 0, &config);
+    if (status == EMBER_OK && !json_is_object(config))
+        status = em_fail(EMBER_E_FORMAT, "%s: expected an object, found %s", name,
+                         em_json_text(config, found, sizeof found));
+    if (status == EMBER_OK) status = named_token(t, name, config, "bos_token", &t->bos);
+    if (status == EMBER_OK) status = named_token(t, name, config, "eos_token", &t->eos);
+    if (status == EMBER_OK) status = named_token(t, name, config, "pad_token", &t->pad);
     json_decref(config);
-    return EMBER_OK;
+    em_free(name);
+    return status;
 }
 
 ember_status em_tokenizer_from_json(const char *name, const json_t *root,

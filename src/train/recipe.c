@@ -45,7 +45,9 @@ static ember_status absolute_member(json_t *object, const char *key)
 {
     const char *path = json_string_value(json_object_get(object, key));
     json_t *text;
-    if (!path || !*path) return EMBER_OK;
+    // One with a NUL within is for the option to refuse.
+    if (!path || !*path || strlen(path) != json_string_length(json_object_get(object, key)))
+        return EMBER_OK;
     EM_TRY(absolute(path, &text));
     return put(object, key, text);
 }
@@ -54,21 +56,27 @@ static ember_status absolute_member(json_t *object, const char *key)
 static ember_status normalise_data(json_t *recipe, const char *name)
 {
     json_t *data = json_object_get(recipe, "data");
-    if (!data) return EMBER_OK;
+    char found[96];
+    if (!data || json_is_null(data)) return EMBER_OK;
     if (json_is_string(data)) {
         EM_TRY(put(recipe, "data", json_pack("{s:[O]}", "sources", data)));
     } else if (json_is_array(data)) {
         EM_TRY(put(recipe, "data", json_pack("{s:O}", "sources", data)));
     }
     data = json_object_get(recipe, "data");
+    if (!json_is_object(data))
+        return em_fail(EMBER_E_CONFIG,
+                       "%s: data has to be a path, a list of them, or an object, found %s", name,
+                       em_json_text(data, found, sizeof found));
     json_t *sources = json_object_get(data, "sources"), *source;
     if (json_is_string(sources)) {
         EM_TRY(put(data, "sources", json_pack("[O]", sources)));
         sources = json_object_get(data, "sources");
     }
     if (sources && !json_is_array(sources))
-        return em_fail(EMBER_E_CONFIG, "%s: data.sources has to be a list of files and folders",
-                       name);
+        return em_fail(EMBER_E_CONFIG,
+                       "%s: data.sources has to be a list of files and folders, found %s", name,
+                       em_json_text(sources, found, sizeof found));
     size_t i;
     json_array_foreach(sources, i, source)
     {
@@ -77,9 +85,10 @@ static ember_status normalise_data(json_t *recipe, const char *name)
             return em_fail(EMBER_E_NOMEM, "out of memory");
         source = json_array_get(sources, i);
         if (!json_is_object(source))
-            return em_fail(EMBER_E_CONFIG,
-                           "%s: data.sources[%zu] has to be a path, or an object with one", name,
-                           i);
+            return em_fail(
+                EMBER_E_CONFIG,
+                "%s: data.sources[%zu] has to be a path, or an object with one, found %s", name, i,
+                em_json_text(source, found, sizeof found));
         EM_TRY(absolute_member(source, "path"));
     }
     EM_TRY(absolute_member(data, "ids"));
@@ -130,11 +139,13 @@ ember_status em_recipe_merge(const json_t *base, const json_t *over, json_t **ou
 static ember_status read_file(const char *path, json_t **recipe)
 {
     EM_TRY(em_json_read(path, 0, EM_JSON_COMMENTS, recipe));
+    char found[96];
     ember_status status =
         json_is_object(*recipe)
             ? EMBER_OK
-            : em_fail(EMBER_E_CONFIG, "%s: a recipe has to be an object with model, data and train",
-                      path);
+            : em_fail(EMBER_E_CONFIG,
+                      "%s: a recipe has to be an object with model, data and train, found %s", path,
+                      em_json_text(*recipe, found, sizeof found));
     if (status == EMBER_OK) status = normalise_data(*recipe, path);
     if (status != EMBER_OK) json_decref(*recipe);
     return status;
@@ -234,7 +245,10 @@ static ember_status resolve_model(json_t *recipe, const char *name)
                        name);
     if (json_is_object(model)) return EMBER_OK;
     const char *path = json_string_value(model);
-    if (!path) return em_fail(EMBER_E_CONFIG, "%s: model has to be an object or a name", name);
+    char found[96];
+    if (!path)
+        return em_fail(EMBER_E_CONFIG, "%s: model has to be an object or a name, found %s", name,
+                       em_json_text(model, found, sizeof found));
     if (!em_path_exists(path)) {
         json_t *none;
         const ember_status status = em_preset_read(path, &none); // with the names that there are
@@ -244,7 +258,8 @@ static ember_status resolve_model(json_t *recipe, const char *name)
     }
     if (em_path_is_directory(path)) return absolute_member(recipe, "model");
     json_t *config;
-    EM_TRY(em_model_read_config(path, &config));
+    const ember_status status = em_model_read_config(path, &config);
+    if (status != EMBER_OK) return em_fail_in(status, "%s: model", name);
     return put(recipe, "model", config);
 }
 

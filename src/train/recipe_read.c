@@ -92,9 +92,11 @@ ember_status em_recipe_component(const json_t *train, const char *key, ember_kin
     const json_t *value = json_object_get(train, key),
                  *type = json_is_object(value) ? json_object_get(value, "type") : value;
     const char *preset = kind == EMBER_OPTIMIZER ? "adamw" : "cosine";
+    char found[96];
     if (type && !json_is_string(type))
-        return em_fail(EMBER_E_CONFIG, "%s.%s has to be a %s: its name, or an object with a type",
-                       where, key, ember_kind_name(kind));
+        return em_fail(EMBER_E_CONFIG,
+                       "%s.%s has to be a %s: its name, or an object with a type; found %s", where,
+                       key, ember_kind_name(kind), em_json_text(type, found, sizeof found));
     char *at = em_asprintf("%s.%s", where, key);
     if (!at) return EMBER_E_NOMEM;
     const ember_status status =

@@ -56,9 +56,12 @@ static void models(void **state)
         {"\"vocab\":{\"\":0},\"merges\":[]", "model.vocab|at least one token"},
         {"\"vocab\":{\"a\":0,\"a\":1},\"merges\":[]", "duplicate|\"a\""},
         {"\"vocab\":{\"a\\u0000\":0},\"merges\":[]", "NUL"},
-        {"\"vocab\":{\"<0x-1>\":0},\"merges\":[],\"byte_fallback\":true", "byte_fallback|true"},
-        {"\"vocab\":{\"<0xZZ>\":0},\"merges\":[],\"byte_fallback\":true", "byte_fallback|true"},
-        {"\"vocab\":{\"<0x00>\":0},\"merges\":[],\"byte_fallback\":true", "byte_fallback|true"},
+        {"\"vocab\":{\"<0x-1>\":0},\"merges\":[],\"byte_fallback\":true",
+         "byte_fallback|a token for every byte"},
+        {"\"vocab\":{\"<0xZZ>\":0},\"merges\":[],\"byte_fallback\":true",
+         "byte_fallback|a token for every byte"},
+        {"\"vocab\":{\"<0x00>\":0},\"merges\":[],\"byte_fallback\":true",
+         "byte_fallback|a token for every byte"},
         // merges
         {VOCAB, "model.merges|an array|found nothing"},
         {VOCAB ",\"merges\":{}", "model.merges|an array|found an object"},
@@ -95,6 +98,10 @@ static void models(void **state)
     }
     hostile_report(45);
 }
+
+// 80 of them.
+#define ZEROS10 "0,0,0,0,0,0,0,0,0,0,"
+#define ZEROS ZEROS10 ZEROS10 ZEROS10 ZEROS10 ZEROS10 ZEROS10 ZEROS10 ZEROS10
 
 static void beside_the_model(void **state)
 {
@@ -149,8 +156,8 @@ static void beside_the_model(void **state)
          "post_processor.single|SpecialToken or Sequence"},
         {"\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{"
          "\"id\":"
-         "\"a\"}},{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"a\":{\"ids\":[0,0,0,0,0,0,0,"
-         "0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}}",
+         "\"a\"}},{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"a\":{\"ids\":[" ZEROS
+         "0]}}}",
          "post_processor|more than"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

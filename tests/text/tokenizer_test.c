@@ -256,7 +256,7 @@ static void every_refusal_names_its_place(void **state)
     refuse("{" MODEL ", " BYTE_LEVEL ", \"added_tokens\": [{\"id\": 5, \"content\": \"ab\"}]}",
            EMBER_E_FORMAT, "added token \"ab\" has id 5, and 2 in the vocabulary");
     refuse("{" MODEL ", " BYTE_LEVEL ", \"added_tokens\": [{\"content\": \"x\"}]}", EMBER_E_FORMAT,
-           "added_tokens[0]: expected content");
+           "added_tokens[0].id: expected an id");
     struct em_tokenizer *t;
     CHECK_FAILS(em_tokenizer_open("model.gguf", &t), EMBER_E_UNSUPPORTED, "GGUF");
     static const char small[] = "{" MODEL ", " BYTE_LEVEL "}"; // what they all lack one thing of
