@@ -100,7 +100,7 @@ static void what_does_not_fit_is_refused(void **state)
         {"{\"size\": true}", "size has to be an integer, not a boolean"},
         {"{\"size\": \"3\"}", "size has to be an integer, not a string"},
         {"{\"wide\": 9007199254740994}", "wide is 9007199254740994"},
-        {"{\"wide\": 9007199254740993}", "wide is 9007199254740994"},
+        {"{\"wide\": 9007199254740993}", "wide is 9007199254740993"},
         {"{\"real\": 1.0000001}", "real is 1"},
         {"{\"real\": -1e-300}", "real is -1e-300"},
         {"{\"real\": NaN}", "real has to be a number, not a string"},
