@@ -44,8 +44,16 @@ static ember_status print_text(const struct em_training *t, struct em_buf *out)
     amount((double)em_dataset_held_out_tokens(&t->batches.dataset), held, sizeof held);
     EM_TRY(em_buf_printf(out, "data      %s tokens, and %s held out, of %zu tokens:", train, held,
                          em_tokenizer_size(t->tokenizer.tokenizer)));
-    for (size_t d = 0; d < t->batches.dataset.count; d++)
-        EM_TRY(em_buf_printf(out, "%s %s", d ? "," : "", t->batches.dataset.domains[d].name));
+    // Text that is read over and over again is learnt by heart: how often is to be seen.
+    for (size_t d = 0; d < t->batches.dataset.count; d++) {
+        const double times = em_sampler_epochs(t->batches.sampler, d, t->progress.steps);
+        EM_TRY(em_buf_printf(out, "%s %s (read %.*f times)", d ? "," : "",
+                             t->batches.dataset.domains[d].name,
+                             times < 0.1  ? 3
+                             : times < 10 ? 2
+                                          : 0,
+                             times));
+    }
     return em_buf_putc(out, '\n');
 }
 

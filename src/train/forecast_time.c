@@ -221,5 +221,16 @@ ember_status em_forecast_time(struct em_training *t)
     f->total_seconds = c.begin + steps + c.end;
     if (every) f->total_seconds += ceil((double)left / (double)every) * c.evaluation;
     f->total_seconds += state_count(t, (double)left, steps) * c.state;
+    f->end_seconds = c.end;
+    f->first_step = p->step;
     return EMBER_OK;
+}
+
+double em_forecast_left(const struct em_training *t, double step_seconds)
+{
+    const struct em_forecast *f = &t->forecast;
+    const struct em_progress *p = &t->progress;
+    const double all = (double)(p->steps - f->first_step), left = (double)(p->steps - p->step),
+                 between = f->total_seconds - f->end_seconds - all * f->step_seconds;
+    return left * step_seconds + (all > 0 ? fmax(0, between) * left / all : 0) + f->end_seconds;
 }

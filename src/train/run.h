@@ -26,7 +26,8 @@ struct em_forecast {
     double step_seconds;               // measured; 0: not
     double evaluation_seconds;         // of a token on held-out text
     double file_seconds, byte_seconds; // to write a file for good: each, and for each byte of it
-    double total_seconds;
+    double total_seconds, end_seconds; // end: of those, after the last step
+    uint64_t first_step;               // that this part of the run does
 };
 
 struct em_run_state { // of the folder that a run writes to
@@ -35,6 +36,7 @@ struct em_run_state { // of the folder that a run writes to
     char *state;                      // folder of the state to go on from, or NULL
     uint64_t train_bytes, eval_bytes; // of the logs, in that state
     uint64_t data_hash;
+    bool fresh; // the folder was absent or empty
 };
 
 struct em_training {
@@ -51,6 +53,7 @@ struct em_training {
     struct em_forecast forecast;
     struct em_progress progress;
     double started; // on the clock, when the forecast was told
+    bool began;     // the folder holds a run
     struct em_run_log log;
     struct em_score *untrained; // [domains], NULL without held-out text
     size_t context;             // of evaluation windows
@@ -62,6 +65,9 @@ struct em_training {
 // Takes the folder: absent or empty, or one to go on from; opens the recipe.
 ember_status em_run_open(struct em_training *t) EMBER_CHECKED;
 void em_run_close(struct em_run_state *r);
+// After a failure before the first step: takes out of a fresh folder what the run put there, so
+// that the mistake can be corrected and the same command be given again.
+void em_run_undo(const struct em_run_state *r);
 
 // ---- run_data.c: data.json of the run's folder ----
 
@@ -87,6 +93,8 @@ void em_probe_disk(struct em_training *t);                 // how fast it writes
 ember_status em_forecast_disk(struct em_training *t) EMBER_CHECKED;
 ember_status em_forecast_print(const struct em_training *t, struct em_buf *out) EMBER_CHECKED;
 json_t *em_forecast_json(const struct em_training *t); // NULL: out of memory
+// Seconds until the end, at so many a step: scores, states and report are as they were foretold.
+double em_forecast_left(const struct em_training *t, double step_seconds);
 // A line with what the run took, beside what was foretold.
 void em_forecast_outcome(const struct em_training *t);
 

@@ -44,6 +44,7 @@ static ember_status fresh(struct em_training *t)
                        "%s: is not empty; --resume goes on with the run that is there, or take "
                        "another --out",
                        t->run.dir);
+    t->run.fresh = !t->job->dry_run;
     return em_recipe_open(&t->job->recipe, &t->recipe);
 }
 
@@ -106,6 +107,24 @@ ember_status em_run_open(struct em_training *t)
     }
     EM_TRY(t->job->resume ? go_on(t) : fresh(t));
     return t->job->dry_run ? EMBER_OK : write_recipe(t);
+}
+
+void em_run_undo(const struct em_run_state *r)
+{
+    static const char *const names[] = {RECIPE,
+                                        "data.json",
+                                        "cache",
+                                        "config.json",
+                                        "tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "chat_template.jinja",
+                                        "generation_config.json"};
+    for (size_t i = 0; r->fresh && i < sizeof names / sizeof *names; i++) {
+        char *path = em_path_join(r->dir, names[i]);
+        if (path && em_remove_tree(path) != EMBER_OK) em_warn("%s", ember_last_error());
+        em_free(path);
+    }
 }
 
 void em_run_close(struct em_run_state *r)

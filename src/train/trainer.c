@@ -41,7 +41,7 @@ static void show(const struct em_training *t, const struct display *d, bool done
     char bpb[32] = "", mfu[32] = "", held_out[32] = "";
     const double tokens = (double)t->batches.batch * (double)t->batches.seq / d->step_seconds;
     const double share = 6 * (double)t->forecast.active * tokens / t->peak_flops;
-    const uint64_t left = (uint64_t)((double)(p->steps - p->step) * d->step_seconds + 0.5);
+    const uint64_t left = (uint64_t)(em_forecast_left(t, d->step_seconds) + 0.5);
     if (isfinite(d->bpb)) snprintf(bpb, sizeof bpb, "  %.3f bits/byte", d->bpb);
     if (isfinite(share)) snprintf(mfu, sizeof mfu, "  MFU %.0f %%", 100 * share);
     if (isfinite(t->held_out)) snprintf(held_out, sizeof held_out, " (held out %.3f)", t->held_out);
@@ -242,6 +242,7 @@ static ember_status run(struct em_training *t, struct em_train_result *result)
     if (t->run.state) EM_TRY(em_run_load(t));
     EM_TRY(em_run_begin_folder(t));
     EM_TRY(em_run_write_data(t));
+    t->began = true;
     EM_TRY(em_run_log_open(t->run.dir, t->run.train_bytes, t->run.eval_bytes, t->progress.step,
                            &t->log));
     EM_TRY(score_untrained(t));
@@ -256,7 +257,13 @@ ember_status em_train(const struct em_train_job *job, struct em_train_result *re
                             .held_out = (double)NAN,
                             .run = {.lock = -1}};
     *result = (struct em_train_result){0};
-    const ember_status status = run(&t, result);
+    ember_status status = run(&t, result);
+    if (status != EMBER_OK && status != EMBER_E_INTERRUPTED && !t.began) {
+        char why[1024];
+        snprintf(why, sizeof why, "%s", ember_last_error());
+        em_run_undo(&t.run);
+        status = em_fail(status, "%s", why);
+    }
     em_training_deinit(&t);
     if (status != EMBER_OK) em_train_result_deinit(result);
     return status;
