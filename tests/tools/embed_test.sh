@@ -85,5 +85,26 @@ for kind in shared static; do
     if readelf -d "cmake-$kind/infer" | grep -q "NEEDED.*libember"; then linked=shared; else linked=static; fi
     [ $linked = $kind ] || fail "cmake made a $linked program where $kind was asked for"
 done
+
+# A plug-in is built against the installed headers alone; the installed program loads it, and so does a program that
+# links the shared library, or all of the static one.
+cp -R "$source/examples/plugin" plugin
+quietly cmake -S plugin -B cmake-plugin -DCMAKE_PREFIX_PATH="$scratch/prefix" -DCMAKE_C_COMPILER="$cc" \
+    -DCMAKE_C_FLAGS="-Wall -Wextra -Werror"
+quietly cmake --build cmake-plugin
+readelf -d cmake-plugin/example.so | grep -q "NEEDED.*libember" && fail "the plug-in is linked with a library of its own"
+(unset LD_LIBRARY_PATH && "$scratch/prefix/bin/ember" registry cosine_topk --plugin cmake-plugin/example.so) >said.txt ||
+    fail "the installed program does not load a plug-in"
+grep -q "of the plug-in example 1.0" said.txt || fail "the installed program says: $(cat said.txt)"
+# shellcheck disable=SC2086
+compile "$source/tests/api/plugins/host.c" $shared -o host-shared
+# shellcheck disable=SC2086
+compile "$source/tests/api/plugins/host.c" -Wl,--whole-archive $static -Wl,--no-whole-archive -rdynamic -o host-static
+for kind in shared static; do
+    LD_LIBRARY_PATH=$scratch/$lib "./host-$kind" cmake-plugin/example.so plugin/recipe.json >"said-$kind.txt" ||
+        fail "a program with the $kind library does not load a plug-in"
+    grep -q "of them active for a token" "said-$kind.txt" || fail "host-$kind said: $(cat "said-$kind.txt")"
+done
+
 strip -o stripped infer-static
 echo "infer, static, stripped: $(wc -c <stripped) bytes with its model of $(cat moved/model.safetensors moved/tokenizer.json | wc -c)"
