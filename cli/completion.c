@@ -282,7 +282,7 @@ static void fish_command(const struct cli_command *c)
         printf("complete -c ember -n '__ember_is %s'", c->name);
         for (size_t i = 0; o->type != CLI_WORD && (name = cli_name_at(o, i, &n)); i++)
             printf(" -%c %.*s", n == 1 ? 's' : 'l', (int)n, name);
-        if (takes_value(o)) printf(" -r");
+        if (takes_value(o)) printf(o->suggest & (CLI_FILES | CLI_FOLDERS) ? " -r" : " -x");
         if (o->type != CLI_FLAG) fish_value(o);
         if (o->type != CLI_WORD) {
             printf(" -d '");
@@ -309,7 +309,8 @@ ember_status cli_completion_fish(void)
            "function __ember_is\n"
            "    set -l typed (commandline -opc)\n"
            "    for i in (seq (count $argv))\n"
-           "        test \"$typed[(math $i + 1)]\" = \"$argv[$i]\"; or return 1\n"
+           "        set -l place (math $i + 1)\n"
+           "        test \"$typed[$place]\" = \"$argv[$i]\"; or return 1\n"
            "    end\n"
            "end\n"
            "function __ember_needs\n"

@@ -45,7 +45,7 @@ static int run(const struct cli_common *common, void *arguments)
 
 const struct cli_command command_plan = {
     .name = "plan",
-    .usage = "CONFIG_OR_PRESET_OR_MODEL [--batch B] [--seq T] [--data FILE...] [--json]",
+    .usage = "CONFIG_OR_PRESET_OR_MODEL [--batch B] [--seq T] [--devices N] [--data FILE...]",
     .help = "parameters, memory and operations of training and running a model",
     .description = "Nothing is allocated or computed: the forecast is the allocation that training "
                    "would make.",

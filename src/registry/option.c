@@ -346,18 +346,6 @@ static void describe(const ember_option *o, char *value, size_t value_size, char
     }
 }
 
-ember_status em_options_describe(const ember_option *options, struct em_buf *out)
-{
-    char value[256], range[256];
-    for (const ember_option *o = options; o && o->name; o++) {
-        describe(o, value, sizeof value, range, sizeof range);
-        EM_TRY(em_buf_printf(out, "  %-22s %-11s default %-10s %s%s%s\n      %s\n", o->name,
-                             type_name(o->type), value, range[0] ? "[" : "", range,
-                             range[0] ? "]" : "", o->help));
-    }
-    return EMBER_OK;
-}
-
 ember_status em_options_json(const ember_option *options, json_t **array)
 {
     char value[256], range[256];

@@ -60,8 +60,7 @@ ember_status em_options_check(const ember_option *options, size_t head, size_t s
 // Whether it can be a component's, an option's or a plug-in's name: [a-z][a-z0-9_]*, not too long.
 bool em_name_is_plain(const char *name);
 
-// A line "name  type  default  range  help" per option, for `ember registry NAME` and the docs.
-ember_status em_options_describe(const ember_option *options, struct em_buf *out) EMBER_CHECKED;
+// A list of {name, type, default, range, help}, for `ember registry NAME` and the docs.
 ember_status em_options_json(const ember_option *options, json_t **array) EMBER_CHECKED;
 
 static inline const json_t *em_config_json(const ember_config *config)

@@ -41,7 +41,7 @@ static void info_tells_what_is_used(void **state)
     for (size_t i = 0; i < count; i++) {
         char used[256];
         struct program_result r = RUN_ON(i, "info", "--dtype", "bf16", "--threads", "1");
-        snprintf(used, sizeof used, "used: %s (EMBER_ISA=%s)\n", names[i], names[i]);
+        snprintf(used, sizeof used, "used: %.63s (EMBER_ISA=%.63s)\n", names[i], names[i]);
         assert_non_null(strstr(r.out, used));
         const bool native = strstr(names[i], "bf16") != NULL;
         assert_true(!strstr(r.out, "--dtype bf16 computes in f32") == native);
