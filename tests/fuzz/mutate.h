@@ -226,17 +226,30 @@ static inline size_t mutate_json_once(struct mutate_case *c, size_t from, size_t
     return n + c->size - before;
 }
 
-// Where the JSON is: all of it, or the header of a safetensors file, whose length is kept true.
+// JSON behind its length, of `bytes` bytes at `at`: the length is kept true, but for one in ten.
+// Returns whether there is such a thing.
+static inline bool mutate_counted(struct mutate_case *c, size_t at, size_t bytes)
+{
+    uint64_t length = 0; // little endian, as the machines are that this runs on
+    if (c->size < at + bytes + 1 || c->data[at + bytes] != '{') return false;
+    memcpy(&length, c->data + at, bytes);
+    if (length == 0 || length > c->size - at - bytes) return false;
+    length = mutate_json_once(c, at + bytes, (size_t)length);
+    if (mutate_below(c, 10)) memcpy(c->data + at, &length, bytes);
+    return true;
+}
+
+// Where the JSON is: the header of a safetensors file, a config with such a file behind it, or all.
 static inline void mutate_structure(struct mutate_case *c)
 {
-    uint64_t length = 0;
-    if (c->size >= 9 && c->data[8] == '{') memcpy(&length, c->data, sizeof length);
-    if (length == 0 || length > c->size - 8) {
-        (void)mutate_json_once(c, 0, c->size);
-        return;
+    uint32_t config = 0;
+    if (c->size >= 5 && c->data[4] == '{') {
+        memcpy(&config, c->data, sizeof config);
+        if (config < c->size && mutate_below(c, 2) && mutate_counted(c, 4 + (size_t)config, 8))
+            return;
+        if (mutate_counted(c, 0, sizeof config)) return;
     }
-    length = mutate_json_once(c, 8, (size_t)length);
-    if (mutate_below(c, 10)) memcpy(c->data, &length, sizeof length);
+    if (!mutate_counted(c, 0, 8)) (void)mutate_json_once(c, 0, c->size);
 }
 
 // Makes case `number` of `seed` from `base` into `data` (of `capacity` bytes); returns its size.
