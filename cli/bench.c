@@ -63,6 +63,9 @@ static const struct cli_option gemm_options[] = {
     SIZE("m", m, "1024", "rows of A and C"),
     SIZE("n", n, "1024", "columns of B and C"),
     SIZE("k", k, "1024", "columns of A, rows of B"),
+    {"dtype", CLI_CHOICE, FIELD(dtype), "NAME",
+     "number format; i8: 8-bit weights with a scale for every 32",
+     .otherwise = "bf16 where the machine has it, else f32", .choices = "f32|bf16|i8"},
     SECONDS,
     {0},
 };
@@ -158,7 +161,7 @@ BENCHMARK(prefill, NULL, "MODEL [--tokens N] [--json]",
           "reading a prompt, logits of its last token")
 BENCHMARK(decode, NULL, "MODEL [--tokens N] [--context C] [--json]",
           "a token at a time from a state that holds some")
-BENCHMARK(gemm, NULL, "[--m M] [--n N] [--k K] [--dtype f32|bf16] [--json]",
+BENCHMARK(gemm, NULL, "[--m M] [--n N] [--k K] [--dtype f32|bf16|i8] [--json]",
           "matrix products, the right operand packed beforehand")
 BENCHMARK(attention, "f32",
           "[--batch B] [--length T] [--heads H] [--kv-heads K] [--head-dim D] [--backward] "

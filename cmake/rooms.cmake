@@ -92,6 +92,7 @@ endfunction()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set_source_files_properties(src/kernels/isa/attention_bf16.c src/kernels/isa/attention_gradient_bf16.c
     PROPERTIES COMPILE_OPTIONS -mavx512bf16)
+  set_source_files_properties(src/kernels/isa/gemm_i8_dot.c PROPERTIES COMPILE_OPTIONS -mavx512vnni)
 endif()
 
 ember_kernels(scalar)

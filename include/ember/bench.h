@@ -11,6 +11,15 @@
 extern "C" {
 #endif
 
+/** The number format of `gemm`. */
+typedef enum ember_bench_dtype {
+    EMBER_BENCH_DTYPE_DEFAULT, /**< as runtime.compute says */
+    EMBER_BENCH_F32,
+    EMBER_BENCH_BF16,
+    EMBER_BENCH_I8 /**< weights of 8 bits with a scale for every 32; activations are quantised
+                      within the time */
+} ember_bench_dtype;
+
 /**
  * What to measure. Start from {0}; each benchmark reads what it needs. Weights and data are random;
  * no tokenizer is read.
@@ -27,6 +36,7 @@ typedef struct ember_bench_options {
                               cross_entropy (default 1024) */
     size_t context;        /**< decode: tokens already in the state; default 512 */
     size_t m, n, k;        /**< gemm: C [M, N] = A [M, K] B [K, N] */
+    ember_bench_dtype dtype;          /**< gemm */
     size_t heads, kv_heads, head_dim; /**< attention */
     size_t dim; /**< moe; elementwise (default 1024), cross_entropy (default 512) */
     size_t hidden, experts, chosen; /**< moe */

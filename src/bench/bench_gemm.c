@@ -118,8 +118,10 @@ ember_status em_bench_product(enum em_gemm_type type, size_t M, size_t N, size_t
 ember_status em_bench_gemm(const struct em_bench_job *job, json_t *out)
 {
     const ember_bench_options *o = job->options;
+    if (o->dtype == EMBER_BENCH_I8) return em_bench_gemm_i8(job, out);
     // Asked for by name, bf16 is measured without instructions for it too.
-    const bool bf16 = job->bf16 || o->runtime.compute == EMBER_COMPUTE_BF16;
+    bool bf16 = job->bf16 || o->runtime.compute == EMBER_COMPUTE_BF16;
+    if (o->dtype) bf16 = o->dtype == EMBER_BENCH_BF16;
     struct em_bench_product product;
     EM_TRY(em_bench_product(bf16 ? EM_GEMM_BF16 : EM_GEMM_F32, o->m, o->n, o->k, o->seconds,
                             job->pool, &product));

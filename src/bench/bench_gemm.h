@@ -2,7 +2,7 @@
 #ifndef EM_BENCH_GEMM_H
 #define EM_BENCH_GEMM_H
 
-#include "base/fail.h"
+#include "bench/bench.h"
 #include "bench/timing.h"
 #include "kernels/gemm.h"
 
@@ -22,5 +22,8 @@ struct em_bench_product {
 // or K is 0.
 ember_status em_bench_product(enum em_gemm_type type, size_t M, size_t N, size_t K, double seconds,
                               struct em_pool *pool, struct em_bench_product *result) EMBER_CHECKED;
+
+// The same of 8-bit weights.
+ember_status em_bench_gemm_i8(const struct em_bench_job *job, json_t *out) EMBER_CHECKED;
 
 #endif

@@ -1,6 +1,7 @@
 #include "bench/measure.h"
 
 #include "base/clock.h"
+#include "kernels/gemm_i8.h"
 #include "kernels/roof.h"
 
 enum { FEWEST = 5, ROOF_EVERY = 16 };
@@ -10,6 +11,8 @@ static ember_status roof(enum em_bench_bound bound, struct em_pool *pool, double
     double now;
     if (bound == EM_BENCH_READING)
         EM_TRY(em_roof_read_now(pool, &now));
+    else if (bound == EM_BENCH_I8)
+        now = em_roof_i8_now(pool);
     else
         now = em_roof_flops_now(bound == EM_BENCH_BF16 ? EM_GEMM_BF16 : EM_GEMM_F32, pool);
     if (now > *peak) *peak = now;

@@ -6,7 +6,7 @@
 #include "bench/bench.h"
 #include "bench/timing.h"
 
-enum em_bench_bound { EM_BENCH_F32, EM_BENCH_BF16, EM_BENCH_READING };
+enum em_bench_bound { EM_BENCH_F32, EM_BENCH_BF16, EM_BENCH_I8, EM_BENCH_READING };
 
 enum { EM_BENCH_MOST = 512 }; // repeats
 
