@@ -38,7 +38,8 @@ static const struct cli_option *const *tables_of(const struct cli_command *c)
 
 #define FOR_EACH_OPTION(o, c)                                                                      \
     for (const struct cli_option *const *table_ = tables_of(c); *table_; table_++)                 \
-        for (const struct cli_option *o = *table_; o->name; o++)
+        for (const struct cli_option *o = *table_; o->name; o++)                                   \
+            if (!cli_is_replaced(c, o))
 
 static bool takes_value(const struct cli_option *o)
 {

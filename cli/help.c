@@ -152,7 +152,7 @@ static void print_table(const char *title, const struct cli_option *table, bool 
 {
     bool any = false;
     for (; table && table->name; table++) {
-        if ((table->type == CLI_WORD) != words) continue;
+        if ((table->type == CLI_WORD) != words || cli_is_replaced(command, table)) continue;
         if (!any && *title) printf("\n%s\n", title);
         any = true;
         print_option(table, command);

@@ -92,7 +92,8 @@ static void option(const struct cli_option *o, const struct cli_command *command
 static void table(const struct cli_option *options, bool words, const struct cli_command *command)
 {
     for (; options && options->name; options++)
-        if ((options->type == CLI_WORD) == words) option(options, command);
+        if ((options->type == CLI_WORD) == words && !cli_is_replaced(command, options))
+            option(options, command);
 }
 
 static bool has(const struct cli_option *options, bool words)

@@ -111,10 +111,20 @@ static void *field(const struct slot *s)
     return (char *)s->fields + s->option->offset;
 }
 
+bool cli_is_replaced(const struct cli_command *c, const struct cli_option *o)
+{
+    for (const struct cli_option *own = c ? c->options : NULL; own && own->name; own++) {
+        if (own == o) return false;
+        if (strcmp(own->name, o->name) == 0) return true;
+    }
+    return false;
+}
+
 static void add_table(struct parser *p, const struct cli_option *table, void *fields)
 {
     for (; table && table->name && p->count < MOST_OPTIONS; table++)
-        p->slot[p->count++] = (struct slot){table, fields, false};
+        if (!cli_is_replaced(p->command, table))
+            p->slot[p->count++] = (struct slot){table, fields, false};
 }
 
 static struct slot *find(struct parser *p, const char *word, size_t length)

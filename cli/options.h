@@ -104,5 +104,8 @@ void cli_catch_signals(void);
 const char *cli_name_at(const struct cli_option *o, size_t i, size_t *n);
 // The i-th word of "f32|bf16", the same way.
 const char *cli_choice_at(const char *choices, size_t i, size_t *n);
+// Whether the command has an option of its own in place of this one, which every command has. `c`
+// may be NULL.
+bool cli_is_replaced(const struct cli_command *c, const struct cli_option *o);
 
 #endif
