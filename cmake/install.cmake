@@ -24,7 +24,7 @@ endif()
 set(archive ${CMAKE_BINARY_DIR}/libember.a)
 set(object ${CMAKE_BINARY_DIR}/ember.o)
 add_custom_command(OUTPUT ${archive}
-  COMMAND ${CMAKE_C_COMPILER} -r -nostdlib -Wl,--whole-archive $<TARGET_FILE:ember> -o ${object}
+  COMMAND ${CMAKE_C_COMPILER} -r -nostdlib -Wl,--gc-sections,--gc-keep-exported -Wl,--whole-archive $<TARGET_FILE:ember> -o ${object}
   COMMAND ${CMAKE_OBJCOPY} --localize-hidden ${object}
   COMMAND ${CMAKE_COMMAND} -E rm -f ${archive}
   COMMAND ${CMAKE_AR} qcs ${archive} ${object}

@@ -7,7 +7,7 @@ target_compile_options(ember_warnings INTERFACE
   $<$<BOOL:${EMBER_WERROR}>:-Werror>)
 
 add_library(ember_flags INTERFACE)
-target_compile_definitions(ember_flags INTERFACE _GNU_SOURCE)
+target_compile_definitions(ember_flags INTERFACE _GNU_SOURCE EMBER_TRAINING=$<BOOL:${EMBER_TRAINING}>)
 target_compile_options(ember_flags INTERFACE -ffp-contract=off -fno-math-errno)
 if(NOT CMAKE_BUILD_TYPE STREQUAL Debug)
   target_compile_options(ember_flags INTERFACE -ffunction-sections -fdata-sections) # to be left out where unused
@@ -26,6 +26,12 @@ endif()
 
 set(EMBER_ROOMS base registry kernels tensor distributed ops formats text nn models data report train infer bench server api)
 
+# A library that only runs models is without these; src/api/no_training.c answers in their place.
+# Backward passes and their kernels leave by the tables that name them (EM_PASSES, EM_TRAINING_KERNEL).
+set(EMBER_TRAINING_ONLY "/src/(data|report|train|bench)/"
+  "/src/api/(train|bench|plan|eval|tokenizer_train)\\.c$" "/src/infer/perplexity\\.c$"
+  "/src/text/(bpe_train|bpe_learn|word_counts)\\.c$")
+
 # What others have to bring. The core needs the first two.
 add_library(ember_needs INTERFACE)
 target_link_libraries(ember_needs INTERFACE Threads::Threads m ${CMAKE_DL_LIBS})
@@ -39,9 +45,11 @@ function(ember_need prefix package)
 endfunction()
 ember_need(JANSSON jansson)
 ember_need(XXHASH libxxhash)
-ember_need(ZLIB zlib)
-ember_need(ZSTD libzstd)
-ember_need(LZMA liblzma)
+if(EMBER_TRAINING) # they unpack texts to train on
+  ember_need(ZLIB zlib)
+  ember_need(ZSTD libzstd)
+  ember_need(LZMA liblzma)
+endif()
 
 # The target `ember` carries everything, with the names that rooms share visible: for the program and
 # the tests. What is shipped stands in install.cmake.
@@ -69,6 +77,13 @@ endfunction()
 foreach(room IN LISTS EMBER_ROOMS)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS src/${room}/*.c)
   list(FILTER sources EXCLUDE REGEX "/kernels/isa/")
+  if(EMBER_TRAINING)
+    list(FILTER sources EXCLUDE REGEX "/src/api/no_training\\.c$")
+  else()
+    foreach(pattern IN LISTS EMBER_TRAINING_ONLY)
+      list(FILTER sources EXCLUDE REGEX "${pattern}")
+    endforeach()
+  endif()
   if(sources)
     add_library(room_${room} OBJECT ${sources})
     ember_room_target(room_${room})

@@ -2,6 +2,10 @@
 # A first line "// labels: golden slow" sets labels (default unit); "// timeout: 600" the seconds,
 # "// plugins" lets the program load plug-ins.
 file(GLOB_RECURSE TEST_SOURCES CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR}/tests tests/*_test.c)
+if(NOT EMBER_TRAINING) # what runs models; gradients and training are tested where they are
+  list(FILTER TEST_SOURCES INCLUDE REGEX "^(base/|tensor/|text/|infer/|api/|formats/safetensors|formats/weights|models/config)")
+  list(FILTER TEST_SOURCES EXCLUDE REGEX "(perplexity|forward_file|bpe_train|api/plugin|api/faults|api/tokenizer)_test")
+endif()
 file(GLOB SUPPORT_SOURCES CONFIGURE_DEPENDS tests/support/*.c)
 if(SUPPORT_SOURCES)
   add_library(test_support STATIC ${SUPPORT_SOURCES})
@@ -35,6 +39,10 @@ foreach(source IN LISTS TEST_SOURCES)
   endforeach()
   set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT ${seconds} ENVIRONMENT "UBSAN_OPTIONS=print_stacktrace=1")
 endforeach()
+
+if(NOT EMBER_TRAINING)
+  return()
+endif()
 
 # tests/fuzz/x_fuzz.c defines LLVMFuzzerTestOneInput. Without libFuzzer a plain main replays the corpus.
 file(GLOB FUZZ_SOURCES CONFIGURE_DEPENDS tests/fuzz/*_fuzz.c)

@@ -19,6 +19,19 @@ for header in "$include"/ember/*.h; do
     # shellcheck disable=SC2086
     [ -z "$cxx" ] || echo "$text" | "$cxx" -std=c++17 $warnings -I"$include" -fsyntax-only -x c++ - ||
         { echo "$name: not alone as C++17" >&2; bad=1; }
+    # What an object's docstring has to say: which threads may use it.
+    awk -v name="$name" '
+    { text[NR] = $0 }
+    /^typedef struct ember_[a-z_]+ ember_[a-z_]+;/ {
+        found = /thread/
+        for (i = NR - 1; i > 0 && text[i] ~ /^ \*|^\/\*\*/; i--) found = found || text[i] ~ /[Tt]hread/
+        if (!found) {
+            sub(/;.*/, "", $3)
+            print name ": " $3 ": no word on threads"
+            bad = 1
+        }
+    }
+    END { exit bad }' "$header" >&2 || bad=1
     count=$((count + 1))
 done
 echo "$count headers${cxx:+, as C++ too}"

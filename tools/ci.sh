@@ -17,13 +17,23 @@ configure() { # PRESET OPTION...; its output only when it fails
 }
 
 # Where threads share: the pool, and what runs on it, under the thread sanitizer.
-shared='base/threads base/alloc kernels/gemm ops/attention ops/linear ops/grouped_linear text/bpe_train models/golden'
+shared='base/threads base/alloc kernels/gemm ops/attention ops/linear ops/grouped_linear text/bpe_train models/golden api/threads'
+runs='api/memory api/infer api/threads api/library infer/engine infer/generation infer/sampler models/config'
 stage "threads: build"
 configure tsan
 # shellcheck disable=SC2046 # several words on purpose
 cmake --build --preset tsan --target $(echo "$shared" | sed 's/[^ ]*/test_&/g' | tr / _)
 stage "threads: tests"
 ctest --test-dir build/tsan --output-on-failure -R "^($(echo "$shared" | tr ' ' '|'))\$"
+
+# The library that only runs models: what it has, what it lacks, and how large a program with it is.
+stage "inference only: build"
+configure inference
+# shellcheck disable=SC2046 # several words on purpose
+cmake --build --preset inference --target product $(echo "$runs" | sed 's/[^ ]*/test_&/g' | tr / _)
+stage "inference only: tests"
+ctest --test-dir build/inference --output-on-failure --parallel "$cores" -R "^($(echo "$runs" | tr ' ' '|'))\$"
+tests/tools/inference_test.sh build/inference build/release . cc build/inference/scratch/program
 
 stage "aarch64: build"
 tools/fetch_aarch64.sh build/aarch64-libraries

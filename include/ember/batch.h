@@ -9,8 +9,8 @@ extern "C" {
 #endif
 
 /**
- * What a sequence leaves behind: keys and values, convolution and recurrent states, and its
- * position. A value of one model: it can be copied, kept, and continued from several times.
+ * What a sequence leaves behind: keys and values, convolution and recurrent states, its position. A
+ * value of one model: copied, kept, continued several times. Threads: many may read, one may write.
  */
 typedef struct ember_state ember_state;
 

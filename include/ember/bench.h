@@ -46,11 +46,13 @@ typedef struct ember_bench_options {
     double seconds; /**< all but train: how long to measure, about; default 1 */
 } ember_bench_options;
 
-/** The figures of one benchmark. Free with ember_bench_free(). */
+/** The figures of one benchmark. Free with ember_bench_free(). Threads: nothing changes it, many
+ * may read one. */
 typedef struct ember_bench_result ember_bench_result;
 
 /**
- * Measures. Shares of the machine's peak are taken against a peak measured between the repeats.
+ * Measures. Threads: one call at a time, as others would be measured with it. Shares of the
+ * machine's peak are taken against a peak measured between the repeats.
  *
  * @param name  train, prefill, decode, gemm, attention, moe, elementwise, optimizer, cross_entropy.
  * @retval EMBER_E_USAGE   there is no such benchmark in this build.

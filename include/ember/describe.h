@@ -5,6 +5,7 @@
  * Every describing function writes an owned, NUL-terminated text (ember_free()) that ends with a
  * newline: lines for people, or with `json` one JSON object with the same figures (bytes and counts
  * as integers).
+ * Threads: any, at any time; calls share nothing.
  */
 #ifndef EMBER_DESCRIBE_H
 #define EMBER_DESCRIBE_H

@@ -18,6 +18,8 @@ typedef struct ember_forward_options {
 } ember_forward_options;
 
 /**
+ * Threads: any, at any time; each call opens a model of its own.
+ *
  * Runs a model in evaluation mode over the rows of a safetensors file, each a sequence of its own.
  *
  * @param model  a folder with config.json and weights.

@@ -72,7 +72,8 @@ typedef struct ember_request {
 
 /**
  * Continues n prompts, several in one pass; what each gives does not depend on the others. They end
- * in any order.
+ * in any order. Threads: one call at a time on a model, as for every call that has a model; the
+ * functions of a request are called on the caller's thread.
  *
  * @retval EMBER_E_RANGE        before anything runs: a prompt is empty, longer than the model's
  *                              context (it is never cut), or has an id outside the vocabulary.

@@ -36,7 +36,7 @@ typedef enum ember_kind {
 EMBER_API const char *
 ember_kind_name(ember_kind kind); /**< "sequence_mixer", ...; "?" outside the list */
 
-/** A part of a config that an option hands on, for ember_child(). Borrowed from the config. */
+/** A part of a config that an option hands on, for ember_child(). Borrowed; any thread may read. */
 typedef struct ember_config ember_config;
 
 typedef enum ember_option_type {
@@ -123,9 +123,9 @@ typedef enum ember_role {
 /** The most parameters that one layer declares; children have their own. */
 #define EMBER_LAYER_PARAMS 12
 
-typedef struct ember_layer ember_layer;
-typedef struct ember_build ember_build; /**< what build() may ask and declare */
-typedef struct ember_flow ember_flow;   /**< a pass being recorded: batch, states, tape */
+typedef struct ember_layer ember_layer; /**< const once built: any thread may read it */
+typedef struct ember_build ember_build; /**< what build() may ask and declare; for one thread */
+typedef struct ember_flow ember_flow;   /**< a pass being recorded; for one thread at a time */
 
 /** What a router returns, and a combiner takes. See <ember/ops.h>. */
 typedef struct ember_routing {

@@ -24,7 +24,7 @@ typedef enum ember_dtype {
 
 #define EMBER_MAX_DIMS 4
 
-typedef struct ember_tensor ember_tensor;
+typedef struct ember_tensor ember_tensor; /**< threads: many may read one, or one write it */
 
 /**
  * A tensor, or a view of one. Row-major: the last dimension is contiguous (stride 1) in everything

@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-/** A tokenizer. Not changed by any call: many threads may share one. Free with
+/** A tokenizer. Threads: not changed by any call, many threads may share one. Free with
  * ember_tokenizer_close(). */
 typedef struct ember_tokenizer ember_tokenizer;
 

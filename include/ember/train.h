@@ -25,7 +25,9 @@ typedef struct ember_train_options {
     bool dry_run;    /**< stops before the first step, writes nothing */
 } ember_train_options;
 
-/** What a run gives back. Free with ember_train_result_deinit(). */
+/** What a run gives back. Free with ember_train_result_deinit(). Threads: a value, nothing shares
+ * it.
+ */
 typedef struct ember_train_result {
     char *text; /**< for people: what a dry run foresees, or the scores of a finished run */
     char *json; /**< the same as one JSON object */
@@ -33,7 +35,8 @@ typedef struct ember_train_result {
 
 /**
  * Trains a model: see docs/configs.md for recipes. The folder gets the model with its last weights,
- * best/, report.html, README.md, logs/ and training/ with the states to go on from.
+ * best/, report.html, README.md, logs/ and training/ with the states to go on from. Threads: any;
+ * runs in folders of their own may go on side by side. ember_interrupt() stops all of them.
  *
  * @param result  owned by the caller; set on EMBER_OK only. NULL: not wanted.
  * @retval EMBER_E_USAGE        a path in `set` that does not exist.

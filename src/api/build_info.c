@@ -31,8 +31,13 @@
 #else
 #define LZMA ", no lzma"
 #endif
+#if EMBER_TRAINING
+#define TRAINING ""
+#else
+#define TRAINING "; inference only"
+#endif
 
 const char *ember_build_info(void)
 {
-    return EMBER_BUILD ", " COMPILER ", " MACHINE ZLIB ZSTD LZMA;
+    return EMBER_BUILD ", " COMPILER ", " MACHINE ZLIB ZSTD LZMA TRAINING;
 }

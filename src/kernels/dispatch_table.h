@@ -13,6 +13,7 @@
 static const struct em_kernels EM_TABLE_EXPAND(EM_ISA) = {
     .isa = EM_TABLE_NAME(EM_ISA),
 #define EM_KERNEL(result, name, parameters) .name = EM_K(name),
+#define EM_TRAINING_KERNEL(result, name, parameters) .name = EMBER_TRAINING ? EM_K(name) : NULL,
 #include "kernels/list.def"
 #undef EM_KERNEL
 };

@@ -96,7 +96,7 @@ static const struct em_elementwise frame = {
     .flops = 4,
     .backward_flops = 8,
     .forward = forward,
-    .backward = backward,
+    .backward = EM_TRAINING_ONLY(backward),
     .reference = reference,
 };
 const struct em_op em_op_activation = {

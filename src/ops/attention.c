@@ -403,8 +403,8 @@ const struct em_op em_op_attention = {
     .name = "attention",
     .shape = shape,
     .cost = cost,
-    .backend =
-        {[EM_CPU] = {forward, backward}, [EM_REFERENCE] = {reference_forward, reference_backward}},
+    .backend = {[EM_CPU] = EM_PASSES(forward, backward),
+                [EM_REFERENCE] = EM_PASSES(reference_forward, reference_backward)},
     .backward_reads = EM_READS_IN(Q) | EM_READS_IN(K) | EM_READS_IN(V) | EM_READS_OUT(0),
     .flags = EM_OP_SETS_FRESH,
 };

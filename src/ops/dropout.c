@@ -75,7 +75,7 @@ static const struct em_elementwise frame = {
     .backward_flops = 2,
     .sets = true,
     .forward = forward,
-    .backward = backward,
+    .backward = EM_TRAINING_ONLY(backward),
     .reference = reference,
 };
 const struct em_op em_op_dropout = {.name = "dropout", EM_ELEMENTWISE(&frame)};

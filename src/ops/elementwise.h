@@ -32,12 +32,14 @@ void em_elementwise_backward(const struct em_call *c);
 void em_elementwise_reference_forward(const struct em_call *c);
 void em_elementwise_reference_backward(const struct em_call *c);
 
+#define EM_TRAINING_ONLY(function) (EMBER_TRAINING ? (function) : NULL)
+
 // The members of an em_op that the frame fills; besides these it has .name and .backward_reads.
 #define EM_ELEMENTWISE(frame)                                                                      \
     .shape = em_elementwise_shape, .cost = em_elementwise_cost,                                    \
-    .backend = {[EM_CPU] = {em_elementwise_forward, em_elementwise_backward},                      \
-                [EM_REFERENCE] = {em_elementwise_reference_forward,                                \
-                                  em_elementwise_reference_backward}},                             \
+    .backend = {[EM_CPU] = EM_PASSES(em_elementwise_forward, em_elementwise_backward),             \
+                [EM_REFERENCE] = EM_PASSES(em_elementwise_reference_forward,                       \
+                                           em_elementwise_reference_backward)},                    \
     .flags = EM_OP_SETS_FRESH, .elementwise = (frame)
 
 #endif

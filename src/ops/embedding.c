@@ -99,8 +99,8 @@ const struct em_op em_op_embedding = {
     .name = "embedding",
     .shape = shape,
     .cost = cost,
-    .backend =
-        {[EM_CPU] = {forward, backward}, [EM_REFERENCE] = {reference_forward, reference_backward}},
+    .backend = {[EM_CPU] = EM_PASSES(forward, backward),
+                [EM_REFERENCE] = EM_PASSES(reference_forward, reference_backward)},
 };
 
 ember_status ember_embedding(ember_flow *flow, ember_tensor *table, ptrdiff_t frozen_row,

@@ -88,8 +88,8 @@ const struct em_op em_op_expert_rows = {
     .name = "expert_rows",
     .shape = shape,
     .cost = cost,
-    .backend =
-        {[EM_CPU] = {forward, backward}, [EM_REFERENCE] = {reference_forward, reference_backward}},
+    .backend = {[EM_CPU] = EM_PASSES(forward, backward),
+                [EM_REFERENCE] = EM_PASSES(reference_forward, reference_backward)},
     .backward_reads = EM_READS_IN(PLAN),
 };
 

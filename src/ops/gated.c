@@ -36,7 +36,7 @@ static const struct em_elementwise frame = {
     .flops = 5,
     .backward_flops = 12,
     .forward = forward,
-    .backward = backward,
+    .backward = EM_TRAINING_ONLY(backward),
     .reference = reference,
 };
 const struct em_op em_op_gated = {

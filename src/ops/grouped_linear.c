@@ -239,8 +239,8 @@ const struct em_op em_op_grouped_linear = {
     .name = "grouped_linear",
     .shape = shape,
     .cost = cost,
-    .backend =
-        {[EM_CPU] = {forward, backward}, [EM_REFERENCE] = {reference_forward, reference_backward}},
+    .backend = {[EM_CPU] = EM_PASSES(forward, backward),
+                [EM_REFERENCE] = EM_PASSES(reference_forward, reference_backward)},
     .backward_reads = EM_READS_IN(X) | EM_READS_IN(W) | EM_READS_IN(PLAN),
     .flags = EM_OP_SETS_FRESH,
 };

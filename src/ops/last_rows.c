@@ -58,8 +58,8 @@ const struct em_op em_op_last_rows = {
     .name = "last_rows",
     .shape = shape,
     .cost = cost,
-    .backend =
-        {[EM_CPU] = {forward, backward}, [EM_REFERENCE] = {reference_forward, reference_backward}},
+    .backend = {[EM_CPU] = EM_PASSES(forward, backward),
+                [EM_REFERENCE] = EM_PASSES(reference_forward, reference_backward)},
 };
 
 ember_status ember_last_rows(ember_flow *flow, ember_tensor *x, ember_tensor **y)

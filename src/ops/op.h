@@ -43,6 +43,13 @@ struct em_op {
     const struct em_elementwise *elementwise; // ops/elementwise.h fills the rest; NULL: it does not
 };
 
+// Both passes of a backend. A build without training has no backward: what only that uses is left
+// out by compiler and linker.
+#define EM_PASSES(forward_pass, backward_pass)                                                     \
+    {                                                                                              \
+        (forward_pass), EMBER_TRAINING ? (backward_pass) : NULL                                    \
+    }
+
 #define EM_READS_IN(i) (1u << (i))
 #define EM_READS_OUT(i) (1u << (8 + (i)))
 enum {

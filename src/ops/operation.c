@@ -41,9 +41,10 @@ static struct em_op *op_of(ember_flow *flow, const ember_operation *o)
         .name = o->name,
         .shape = o->shape,
         .cost = o->cost,
-        .backend = {[EM_CPU] = {o->forward, o->backward},
-                    [EM_REFERENCE] = {o->reference_forward ? o->reference_forward : o->forward,
-                                      o->reference_backward ? o->reference_backward : o->backward}},
+        .backend = {[EM_CPU] = EM_PASSES(o->forward, o->backward),
+                    [EM_REFERENCE] =
+                        EM_PASSES(o->reference_forward ? o->reference_forward : o->forward,
+                                  o->reference_backward ? o->reference_backward : o->backward)},
         .backward_reads = o->backward_reads,
     };
     return op;

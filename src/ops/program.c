@@ -13,6 +13,8 @@ ember_status em_program_create(const struct em_program_options *options,
         return em_fail(EMBER_E_RANGE,
                        "a program needs 1 to %d tokens and at least one sequence, not %zu and %zu",
                        INT32_MAX, options->max_tokens, options->max_sequences);
+    if (options->gradients && !EMBER_TRAINING)
+        return em_fail(EMBER_E_UNSUPPORTED, "this build has no training, and so no gradients");
     struct em_program *p = em_calloc(1, sizeof *p);
     if (!p) return EMBER_E_NOMEM;
     p->options = *options;

@@ -317,8 +317,9 @@ const struct em_op em_op_route_topk = {
     .name = "route_topk",
     .shape = shape,
     .cost = cost,
-    .backend = {[EM_CPU] = {forward, backward},
-                [EM_REFERENCE] = {em_route_reference_forward, em_route_reference_backward}},
+    .backend = {[EM_CPU] = EM_PASSES(forward, backward),
+                [EM_REFERENCE] =
+                    EM_PASSES(em_route_reference_forward, em_route_reference_backward)},
     .backward_reads = EM_READS_IN(LOGITS) | EM_READS_OUT(WEIGHTS) | EM_READS_OUT(INDICES),
 };
 

@@ -277,8 +277,8 @@ const struct em_op em_op_short_conv = {
     .name = "short_conv",
     .shape = shape,
     .cost = cost,
-    .backend =
-        {[EM_CPU] = {forward, backward}, [EM_REFERENCE] = {reference_forward, reference_backward}},
+    .backend = {[EM_CPU] = EM_PASSES(forward, backward),
+                [EM_REFERENCE] = EM_PASSES(reference_forward, reference_backward)},
     .backward_reads = EM_READS_IN(BCX) | EM_READS_IN(W) | EM_READS_IN(BIAS),
     .flags = EM_OP_SETS_FRESH,
 };

@@ -128,8 +128,8 @@ const struct em_op em_op_weighted_sum = {
     .name = "weighted_sum",
     .shape = shape,
     .cost = cost,
-    .backend =
-        {[EM_CPU] = {forward, backward}, [EM_REFERENCE] = {reference_forward, reference_backward}},
+    .backend = {[EM_CPU] = EM_PASSES(forward, backward),
+                [EM_REFERENCE] = EM_PASSES(reference_forward, reference_backward)},
     .backward_reads = EM_READS_IN(ROWS) | EM_READS_IN(WEIGHTS) | EM_READS_IN(PLAN),
     .flags = EM_OP_SETS_FRESH,
     .residual = RESIDUAL,
