@@ -167,13 +167,15 @@ static ember_status time_write(const char *path, size_t bytes, double *seconds)
 
 void em_probe_disk(struct em_training *t)
 {
-    enum { LARGEST = 16 << 20, SMALL = 1 << 12 };
+    enum { LARGEST = 16 << 20, SMALL = 1 << 12, LEAST = 1 << 20 };
     struct em_forecast *f = &t->forecast;
     const size_t bytes = f->weights < LARGEST ? f->weights : LARGEST;
     double small = 0, large = 0;
-    f->file_seconds = 1e-3; // assumed where nothing may be written
+    f->file_seconds = 1e-3; // assumed where that is not measured
     f->byte_seconds = 2e-9;
-    char *path = t->job->dry_run ? NULL : em_path_join(t->run.dir, "probe");
+    // Where nothing may be written, or what is written is next to nothing.
+    if (t->job->dry_run || f->weights < LEAST) return;
+    char *path = em_path_join(t->run.dir, "probe");
     // A disk that cannot take this is told of by the one who has to write there.
     if (path && time_write(path, SMALL, &small) == EMBER_OK &&
         time_write(path, SMALL + bytes, &large) == EMBER_OK) {

@@ -136,6 +136,7 @@ static long long bytes_of(const json_t *file)
 // The difference between two lists of files in words; false where there is none.
 static bool tell_files(const json_t *before, const json_t *now, char *text, size_t size)
 {
+    if (!json_array_size(now)) return false; // a dry run keeps texts in memory, without their files
     const json_t *added = odd_one(now, before), *gone = odd_one(before, now);
     const json_t *old = added ? of_path(before, added) : NULL;
     if (old)
@@ -156,7 +157,7 @@ void em_run_find_change(const struct em_training *t, char *text, size_t size)
         for (size_t d = 0; d < json_array_size(now) && !found; d++)
             found = tell_files(json_object_get(json_array_get(before, d), "files"),
                                json_object_get(json_array_get(now, d), "files"), text, size);
-    if (!found) snprintf(text, size, "the same files give other documents, tokens or shares");
+    if (!found) snprintf(text, size, "their documents, tokens or shares differ");
     json_decref(before);
     json_decref(now);
 }

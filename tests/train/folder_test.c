@@ -238,6 +238,8 @@ static void data_may_move_but_not_change(void **state)
     // Edited, more, fewer.
     (void)run_text(books, "two.txt", 4, 4001);
     run_fails(&on, EMBER_E_CONFIG, "books/two.txt was changed: it had 4000 bytes and has 4001");
+    run_fails(&(struct run){.out = out, .resume = true, .dry_run = true}, EMBER_E_CONFIG,
+              "their documents, tokens or shares differ");
     (void)run_text(books, "two.txt", 4, 4000);
     (void)run_text(books, "three.txt", 3, 300);
     run_fails(&on, EMBER_E_CONFIG, "books/three.txt was not there");
