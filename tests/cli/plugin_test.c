@@ -30,12 +30,13 @@ static void a_model_of_its_parts_trains(void **state)
     const char *dir = test_directory(), *text = run_text(dir, "text.txt", 1, 20000);
     double last = 0;
     folder = test_path(dir, "model");
-    CHECK_PROGRAM(1,
-                  "recipe.json: model: blocks[0].channel: no channel_mixer is called "
-                  "\"low_rank_glu\" (there are: ",
-                  "train", recipe, "--data", text, "--out", test_path(dir, "refused"));
-    CHECK_PROGRAM(1, "; a plug-in's has to be loaded with --plugin FILE.so\n", "train", recipe,
-                  "--data", text, "--out", test_path(dir, "refused again"));
+    struct program_result r =
+        program_run("train", recipe, "--data", text, "--out", test_path(dir, "refused"));
+    assert_int_equal(r.exit_status, 1);
+    assert_non_null(strstr(r.err, "recipe.json: model: blocks[0].channel: no channel_mixer is "
+                                  "called \"low_rank_glu\" (there are: "));
+    assert_non_null(strstr(r.err, "; a plug-in's has to be loaded with --plugin FILE.so\n"));
+    program_free(&r);
     CHECK_PROGRAM(0, "step 60/60", "train", recipe, "--data", text, "--out", folder, "--plugin",
                   EMBER_EXAMPLE_PLUGIN);
     const double first = first_and_last(folder, &last);
