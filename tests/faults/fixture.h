@@ -3,6 +3,7 @@
 #ifndef EMBER_TESTS_FAULTS_FIXTURE_H
 #define EMBER_TESTS_FAULTS_FIXTURE_H
 
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -43,6 +44,9 @@ static inline int fixture_quietly(void **state)
 {
     static struct em_io quick;
     (void)state;
+    // Thousands of short runs: memory that is given back is kept for the next one.
+    (void)mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    (void)mallopt(M_TRIM_THRESHOLD, 1 << 30);
     quick = *em_io_system();
     quick.fsync = fixture_no_fsync;
     em_io_use(&quick);

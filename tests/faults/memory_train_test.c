@@ -63,7 +63,7 @@ static void check_whole(void)
         if (!em_path_exists(test_path(out, there[i]))) fail_msg("%s is missing", there[i]);
 }
 
-// No temporary and no half of a state stays; every EVERY-th time the run is gone on with, to its
+// No temporary and no half of a state stays; every 32nd time the run is gone on with, to its
 // end.
 static void goes_on(void *context, ember_status status)
 {
@@ -78,7 +78,7 @@ static void goes_on(void *context, ember_status status)
     if (!state && em_path_exists(test_path(out, "training/LATEST")))
         fail_msg("there was a state, and it is not whole");
     em_free(state);
-    if ((*count)++ % (em_test_full() ? 1 : 16) != 0) return;
+    if ((*count)++ % (em_test_full() ? 1 : 32) != 0) return;
     const ember_status again = train(out, true);
     if (again != EMBER_OK) fail_msg("after it: %s", ember_last_error());
     check_whole();

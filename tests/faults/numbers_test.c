@@ -369,7 +369,8 @@ static void moments_of_a_state_are_looked_at(void **state)
     CHECK_OK(em_manifest_write(path, &manifest));
     em_manifest_deinit(&manifest);
     em_free(path);
-    told("a moment", wrong[1], run(out, true), "optimizer.safetensors", "moment2.final_norm.weight");
+    told("a moment", wrong[1], run(out, true), "optimizer.safetensors",
+         "moment2.final_norm.weight");
 }
 
 static void enough_was_planted(void **state)
