@@ -415,12 +415,32 @@ static void long_lists(void **state)
     hostile_report(2);
 }
 
+// Almost as many tensors as a model may have, from a few lines: within the memory that they allow.
+static void many_experts(void **state)
+{
+    (void)state;
+    static const char format[] =
+        "{\"model_type\":\"ember\",\"hidden_size\":1,\"vocab_size\":1,\"blocks\":[{\"repeat\":%d,"
+        "\"blocks\":[{\"type\":\"pre_norm\",\"sequence\":{\"type\":\"short_conv\"},\"channel\":"
+        "{\"type\":\"moe\",\"experts\":4096,\"expert\":{\"type\":\"swiglu\",\"hidden\":1}}}]}]}";
+    char text[1024];
+    const int n = snprintf(text, sizeof text, format, 20);
+    const size_t before = em_alloc_live();
+    em_alloc_peak_reset();
+    CHECK_OK(open_config(text, (size_t)n));
+    assert_true(em_alloc_peak() - before <= (size_t)64 << 20);
+    snprintf(text, sizeof text, format, 30);
+    refuse(text, (size_t)n, "more than 262144 tensors");
+    hostile_report(1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lfm2),           cmocka_unit_test(lfm2_moe),
         cmocka_unit_test(lfm3_and_llama), cmocka_unit_test(free_block_lists),
         cmocka_unit_test(texts),          cmocka_unit_test(long_lists),
+        cmocka_unit_test(many_experts),
     };
     return cmocka_run_group_tests(tests, hostile_setup, NULL);
 }
