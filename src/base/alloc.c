@@ -197,6 +197,15 @@ char *em_strndup(const char *s, size_t n)
     return copy;
 }
 
+char *em_memdup(const void *p, size_t n)
+{
+    char *copy = n < SIZE_MAX ? em_alloc(n + 1) : NULL;
+    if (!copy) return NULL;
+    if (n) memcpy(copy, p, n);
+    copy[n] = 0;
+    return copy;
+}
+
 char *em_strdup(const char *s)
 {
     return em_strndup(s, strlen(s));

@@ -16,7 +16,8 @@ void *em_calloc(size_t count, size_t bytes); // zeroed; NULL when count * bytes 
 void *em_realloc(void *p, size_t bytes);     // on failure p stays as it was
 void em_free(void *p);                       // NULL is fine
 char *em_strdup(const char *s);
-char *em_strndup(const char *s, size_t n);
+char *em_strndup(const char *s, size_t n); // up to a NUL within
+char *em_memdup(const void *p, size_t n);  // all n bytes, NULs too, and one more NUL behind them
 char *em_asprintf(const char *format, ...) EMBER_PRINTF(1, 2);
 
 // For arrays that kernels read: 128-byte aligned; em_free() frees them.

@@ -122,6 +122,8 @@ static ember_status refuse_not_finite(const struct em_model *m, const struct em_
     }
     if (!count) return EMBER_OK;
     const float *x = em_f32(&first->param->tensor) + first->offset;
+    struct source source;
+    EM_TRY(find_source(weights, first, &source));
     size_t i = 0, bad = 0;
     while (isfinite(x[i]))
         i++;
@@ -132,8 +134,8 @@ static ember_status refuse_not_finite(const struct em_model *m, const struct em_
     return em_fail(EMBER_E_NUMERIC,
                    "%s: tensor %s has %zu of %zu values that are not finite, the first is %g at "
                    "%zu%s",
-                   em_weights_path(weights), first->name, bad, first->count, (double)x[i], i,
-                   others);
+                   em_weights_file_of(weights, source.tensor), first->name, bad, first->count,
+                   (double)x[i], i, others);
 }
 
 static int by_address(const void *a, const void *b)

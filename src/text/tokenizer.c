@@ -70,7 +70,7 @@ ember_status em_tokenizer_add(struct em_tokenizer *t, const struct em_added *tok
     EM_TRY(add_to_vocab(t, token, EM_TOKEN_ADDED | (token->special ? EM_TOKEN_SPECIAL : 0)));
     EM_TRY(em_grow(&t->added, &t->added_capacity, t->added_count + 1, sizeof *t->added));
     struct em_added copy = *token;
-    copy.content = em_strndup(token->content, token->size);
+    copy.content = em_memdup(token->content, token->size);
     if (!copy.content) return EMBER_E_NOMEM;
     t->added[t->added_count++] = copy;
     return EMBER_OK;

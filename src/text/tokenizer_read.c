@@ -219,7 +219,7 @@ static ember_status read_added(struct reader *r, const json_t *list)
             (size_t)json_integer_value(id) >= limit)
             return em_fail(EMBER_E_FORMAT, "%s: %s.id: expected an id from 0 to %zu, found %s",
                            r->path, where, limit - 1, em_json_text(id, found, sizeof found));
-        char *copy = em_strndup(json_string_value(content), json_string_length(content));
+        char *copy = em_memdup(json_string_value(content), json_string_length(content));
         if (!copy) return EMBER_E_NOMEM;
         const struct em_added token = {
             .content = copy,
@@ -295,7 +295,7 @@ static ember_status read_split(struct reader *r, const json_t *p)
     } else if (json_is_string(literal) && json_string_length(literal) > 0) {
         step.split.pattern = EM_PATTERN_LITERAL;
         step.split.literal_size = json_string_length(literal);
-        step.literal = em_strndup(json_string_value(literal), step.split.literal_size);
+        step.literal = em_memdup(json_string_value(literal), step.split.literal_size);
         if (!step.literal) return EMBER_E_NOMEM;
         step.split.literal = step.literal;
     } else {

@@ -55,6 +55,18 @@ static void realloc_keeps_the_bytes(void **state)
     em_free(p);
 }
 
+static void texts_are_copied_whole(void **state)
+{
+    (void)state;
+    char *all = em_memdup("a\0b", 3), *some = em_strndup("a\0b", 3), *none = em_memdup(NULL, 0);
+    assert_memory_equal(all, "a\0b", 4);
+    assert_memory_equal(some, "a", 2);
+    assert_string_equal(none, "");
+    em_free(all);
+    em_free(some);
+    em_free(none);
+}
+
 static void impossible_sizes_are_refused_with_a_message(void **state)
 {
     (void)state;
@@ -194,6 +206,7 @@ int main(void)
         cmocka_unit_test(blocks_are_aligned_and_counted),
         cmocka_unit_test(small_and_odd_blocks_work),
         cmocka_unit_test(realloc_keeps_the_bytes),
+        cmocka_unit_test(texts_are_copied_whole),
         cmocka_unit_test(impossible_sizes_are_refused_with_a_message),
         cmocka_unit_test(the_chosen_calls_fail),
         cmocka_unit_test(texts_are_copied),
