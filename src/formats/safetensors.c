@@ -12,7 +12,7 @@ struct em_safetensors {
     char *path;
     struct em_map map; // not open for a file in memory
     struct em_st_header header;
-    const struct em_st_tensor **by_name;
+    struct em_st_tensor **by_name;
 };
 
 const char *em_st_shape_text(const size_t *shape, size_t rank, char *out, size_t size)
@@ -119,6 +119,7 @@ static ember_status index_names(struct em_safetensors *f)
         if (strcmp(h->metadata[i - 1].key, h->metadata[i].key) == 0)
             return em_fail(EMBER_E_FORMAT, "%s: __metadata__ has \"%s\" twice", f->path,
                            h->metadata[i].key);
+    em_st_take_hashes(h->metadata, h->metadata_count, f->by_name, h->count);
     return EMBER_OK;
 }
 

@@ -49,7 +49,14 @@ struct em_st_tensor {
     const unsigned char *data;
     size_t rank, elements, bytes;
     enum em_st_dtype dtype;
+    bool hashed;   // the file says what its bytes hash to
+    uint64_t xxh3; // then
 };
+
+// In __metadata__, files that Ember writes have the XXH3 of every tensor: 16 hexadecimal digits
+// each, in the order of the names. Other readers pass over it. Where their number is not that of
+// the tensors, another program has changed the file, and they mean nothing.
+#define EM_ST_HASHES "ember.xxh3"
 
 struct em_st_pair {
     const char *key, *value;
@@ -82,6 +89,12 @@ size_t em_safetensors_metadata_count(const struct em_safetensors *file);
 struct em_st_pair em_safetensors_metadata_at(const struct em_safetensors *file, size_t i);
 const char *em_safetensors_metadata(const struct em_safetensors *file, const char *key); // or NULL
 
+// Whether the tensor's bytes are those that were written: OK also where the file does not say.
+// `file` is for the message. EMBER_E_FORMAT.
+ember_status em_st_tensor_verify(const char *file, const struct em_st_tensor *tensor) EMBER_CHECKED;
+// All tensors of a file.
+ember_status em_safetensors_verify(const struct em_safetensors *file) EMBER_CHECKED;
+
 // "[3, 4]" into `out`, cut to fit; returns `out`. For messages.
 const char *em_st_shape_text(const size_t *shape, size_t rank, char *out, size_t size);
 
@@ -113,6 +126,7 @@ struct em_st_write {
     size_t metadata_count;
     em_st_source *source; // may be NULL when every tensor has its data
     void *context;
+    bool hashes; // write EM_ST_HASHES: the source is asked for everything twice
 };
 
 // Replaces `path` durably; until it returns EMBER_OK the old file is in place. Tensors are written

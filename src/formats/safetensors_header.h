@@ -4,6 +4,7 @@
 #define EM_FORMATS_SAFETENSORS_HEADER_H
 
 #include "base/arena.h"
+#include "base/buf.h"
 #include "formats/safetensors.h"
 
 struct em_st_entry {
@@ -23,6 +24,13 @@ struct em_st_header {
 ember_status em_st_header_parse(const char *file, const char *text, size_t size,
                                 struct em_st_header *out) EMBER_CHECKED;
 void em_st_header_deinit(struct em_st_header *header);
+
+// Sets hashed and xxh3 of the tensors, sorted by name, from the metadata.
+void em_st_take_hashes(const struct em_st_pair *metadata, size_t pairs,
+                       struct em_st_tensor *const *by_name, size_t count);
+// The value of EM_ST_HASHES for what is to be written, appended; `path` is for messages.
+ember_status em_st_put_hashes(const char *path, const struct em_st_write *w,
+                              struct em_buf *out) EMBER_CHECKED;
 
 // Whether [text, text + size) is valid UTF-8 without NUL (RFC 3629: no surrogates, no overlong
 // forms).

@@ -91,6 +91,11 @@ static ember_status put_header(struct em_buf *b, const char *path, const struct 
         EM_TRY(em_buf_putc(b, ':'));
         EM_TRY(put_string(b, path, metadata[i].value));
     }
+    if (w->hashes) {
+        EM_TRY(em_buf_puts(b, ",\"" EM_ST_HASHES "\":\""));
+        EM_TRY(em_st_put_hashes(path, w, b));
+        EM_TRY(em_buf_putc(b, '"'));
+    }
     EM_TRY(em_buf_putc(b, '}'));
     size_t begin = 0;
     for (size_t i = 0; i < w->count; i++) {

@@ -35,8 +35,9 @@ void em_state_abort(struct em_state_writer *w); // fine after a commit and on {0
 // EMBER_E_FORMAT, EMBER_E_IO: there are states, and none is whole or can be read.
 ember_status em_state_find(const char *dir, char **path, uint64_t *step) EMBER_CHECKED;
 
-// As find, for the owner of DIR before it goes on: also removes what interrupted writes left (in the
-// folders of a run) and the damaged states that were skipped, and makes training/LATEST name it.
+// As find, for the owner of DIR before it goes on: also removes what interrupted writes left (in
+// the folders of a run) and the damaged states that were skipped, and makes training/LATEST name
+// it.
 ember_status em_state_recover(const char *dir, char **path, uint64_t *step) EMBER_CHECKED;
 
 // Replaces the files `names` of folder `to` (made if absent) by those of `from`, each durably, in

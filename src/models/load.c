@@ -95,6 +95,8 @@ static ember_status load_one(const struct em_weights *weights, const struct em_f
         return EMBER_OK;
     }
     const size_t bytes = em_st_dtype_bits(s.tensor->dtype) / 8;
+    if (s.first == 0) // once for all parts
+        EM_TRY(em_st_tensor_verify(em_weights_file_of(weights, s.tensor), s.tensor));
     EM_TRY(em_st_to_f32(s.tensor->dtype, s.tensor->data + s.first * bytes, to, f->count));
     // Else a model would take its file's size beside its own while it is loaded.
     em_weights_forget(weights, s.tensor->data + s.first * bytes, f->count * bytes);

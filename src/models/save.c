@@ -79,7 +79,8 @@ ember_status em_model_save_weights(const struct em_model *m, const char *path,
         em_safetensors_write(path, &(struct em_st_write){.tensors = output,
                                                          .count = m->n_file_tensors,
                                                          .source = write_part,
-                                                         .context = &source});
+                                                         .context = &source,
+                                                         .hashes = true});
     em_free(output);
     return status;
 }

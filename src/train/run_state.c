@@ -165,9 +165,11 @@ static ember_status write_moments(const struct em_training *t, const char *path)
     }
     const struct em_st_pair about = {"optimizer", t->trainable.optimizer->name};
     if (status == EMBER_OK)
-        status = em_safetensors_write(
-            path, &(struct em_st_write){
-                      .tensors = output, .count = n, .metadata = &about, .metadata_count = 1});
+        status = em_safetensors_write(path, &(struct em_st_write){.tensors = output,
+                                                                  .count = n,
+                                                                  .metadata = &about,
+                                                                  .metadata_count = 1,
+                                                                  .hashes = true});
     em_arena_deinit(&names);
     em_free(output);
     return status;
@@ -185,6 +187,7 @@ static ember_status read_moments(struct em_training *t, const struct em_weights 
             snprintf(name, sizeof name, "moment%zu.%s", m + 1, p->tensor.name);
             EM_TRY(em_weights_need(file, name, p->tensor.dim, p->tensor.ndim, &tensor));
             float *to = t->trainable.moments[m] + offset;
+            EM_TRY(em_st_tensor_verify(em_weights_path(file), tensor));
             EM_TRY(em_st_tensor_f32(tensor, to));
             if (!em_all_finite(to, ember_tensor_count(&p->tensor)))
                 return em_fail(EMBER_E_NUMERIC, "%s: tensor %s has values that are not finite",

@@ -41,7 +41,7 @@ static ember_status write_version(const char *dir, int version)
     const size_t shape[] = {ELEMENTS}, streamed[] = {50000};
     const struct em_st_output t[] = {{"w", shape, values, 1, EM_ST_F32},
                                      {"s", streamed, NULL, 1, EM_ST_U8}};
-    return em_safetensors_write(path, &(struct em_st_write){t, 2, NULL, 0, fill, &version});
+    return em_safetensors_write(path, &(struct em_st_write){t, 2, NULL, 0, fill, &version, true});
 }
 
 static void tensors_before(const char *dir)

@@ -318,9 +318,9 @@ static void what_is_written_is_read_back(void **state)
 {
     const char *path = in_folder(*state, "model.safetensors");
     size_t asked = 0;
-    assert_int_equal(
-        em_safetensors_write(path, &(struct em_st_write){outputs, 6, NULL, 0, counting, &asked}),
-        EMBER_OK);
+    assert_int_equal(em_safetensors_write(
+                         path, &(struct em_st_write){outputs, 6, NULL, 0, counting, &asked, false}),
+                     EMBER_OK);
     assert_int_equal(asked, STREAMED);
     struct em_safetensors *f;
     assert_int_equal(em_safetensors_open(path, &f), EMBER_OK);
@@ -345,9 +345,9 @@ static void metadata_are_written(void **state)
 {
     const char *path = in_folder(*state, "m.safetensors");
     const struct em_st_pair metadata[] = {{"format", "pt"}, {"tab\t", "caf\xc3\xa9"}};
-    assert_int_equal(
-        em_safetensors_write(path, &(struct em_st_write){outputs, 1, metadata, 2, NULL, NULL}),
-        EMBER_OK);
+    assert_int_equal(em_safetensors_write(
+                         path, &(struct em_st_write){outputs, 1, metadata, 2, NULL, NULL, false}),
+                     EMBER_OK);
     struct em_safetensors *f;
     assert_int_equal(em_safetensors_open(path, &f), EMBER_OK);
     assert_string_equal(em_safetensors_metadata(f, "tab\t"), "caf\xc3\xa9");
@@ -388,9 +388,9 @@ static void a_source_that_fails_leaves_the_old_file(void **state)
     assert_int_equal(
         em_safetensors_write(path, &(struct em_st_write){.tensors = outputs, .count = 2}),
         EMBER_OK);
-    assert_int_equal(
-        em_safetensors_write(path, &(struct em_st_write){outputs, 6, NULL, 0, refusing, NULL}),
-        EMBER_E_NUMERIC);
+    assert_int_equal(em_safetensors_write(
+                         path, &(struct em_st_write){outputs, 6, NULL, 0, refusing, NULL, false}),
+                     EMBER_E_NUMERIC);
     struct em_safetensors *f;
     assert_int_equal(em_safetensors_open(path, &f), EMBER_OK);
     assert_int_equal(em_safetensors_count(f), 2);
