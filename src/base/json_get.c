@@ -31,6 +31,7 @@ const char *em_json_joint(const char *where)
     if (n == 0) return "";
     if (where[n - 1] == ':') return " ";
     if (where[n - 1] == ' ') return "";
+    if (where[n - 1] == ']') return "."; // an element of a list: no file's name
     return strstr(where, ": ") ? "." : ": ";
 }
 

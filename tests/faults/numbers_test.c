@@ -253,7 +253,7 @@ static void files_with_such_weights_are_refused(void **state)
         *x = before;
         ember_model *opened;
         told(f->name, wrong[i % WRONG], ember_model_open(folder, NULL, &opened), f->name,
-             "planted: tensor ");
+             "planted/model.safetensors: tensor ");
     }
     em_model_close(m);
 }
