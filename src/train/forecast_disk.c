@@ -7,7 +7,7 @@
 #include "train/run.h"
 
 static const double mebibyte = 1024.0 * 1024.0;
-enum { BLOCK = 4096, NAME_BYTES = 160, DEEPEST = 8 };
+enum { BLOCK = 4096, NAME_BYTES = 288, DEEPEST = 8 };
 
 // ---- what there is ----
 
@@ -50,7 +50,7 @@ static uint64_t present(const struct em_training *t)
 
 // ---- what there will be ----
 
-// Names and shapes in the head of a file with all weights: experts are written one by one.
+// Names, shapes and hashes in the head of a file with all weights: experts are written one by one.
 static uint64_t head_bytes(const struct em_training *t)
 {
     uint64_t bytes = 0;
