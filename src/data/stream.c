@@ -5,7 +5,9 @@
 #include <zlib.h>
 #endif
 #ifdef EMBER_HAVE_ZSTD
+#define ZSTD_STATIC_LINKING_ONLY // an allocator of ours
 #include <zstd.h>
+#include <zstd_errors.h>
 #endif
 
 #include "base/alloc.h"
@@ -94,9 +96,21 @@ static ember_status gzip_read(struct em_stream *s, void *to, size_t n, size_t *g
 #endif
 
 #ifdef EMBER_HAVE_ZSTD
+static void *zstd_alloc(void *context, size_t bytes)
+{
+    (void)context;
+    return em_alloc(bytes);
+}
+
+static void zstd_free(void *context, void *p)
+{
+    (void)context;
+    em_free(p);
+}
+
 static ember_status zstd_init(struct em_stream *s)
 {
-    s->zstd = ZSTD_createDStream();
+    s->zstd = ZSTD_createDStream_advanced((ZSTD_customMem){zstd_alloc, zstd_free, NULL});
     if (!s->zstd) return em_fail(EMBER_E_NOMEM, "%s: out of memory: decompressing", s->path);
     // A window of more than 128 MiB (`zstd --ultra --long=31`) would let a small file ask for
     // gigabytes.
@@ -109,6 +123,8 @@ static ember_status zstd_read(struct em_stream *s, void *to, size_t n, size_t *g
     ZSTD_inBuffer in = {s->input + s->at, s->have - s->at, 0};
     ZSTD_outBuffer out = {to, n, 0};
     const size_t left = ZSTD_decompressStream(s->zstd, &out, &in);
+    if (ZSTD_getErrorCode(left) == ZSTD_error_memory_allocation)
+        return em_fail(EMBER_E_NOMEM, "%s: out of memory: decompressing", s->path);
     if (ZSTD_isError(left))
         return em_fail(EMBER_E_FORMAT, "%s: damaged zstd data: %s", s->path,
                        ZSTD_getErrorName(left));

@@ -258,6 +258,33 @@ static void compressed_files_are_read_as_what_they_hold(void **state)
           "{\"text\":\"one\"}\n{\"text\":\"two\"}\n{\"text\":\"one\"}\n{\"text\":\"two\"}\n|");
 }
 
+// Their memory is ours too: each allocation fails once, and that is not taken for damage.
+static void decompressing_without_memory_is_a_status(void **state)
+{
+    (void)state;
+    const char *dir = test_directory(), *path[2];
+    static const char line[] = "{\"text\":\"one\"}\n";
+    unsigned char packed[1024];
+    path[0] = put_bytes(dir, "a.jsonl.gz", packed, gzip(line, strlen(line), packed, sizeof packed));
+    path[1] = put_bytes(dir, "a.jsonl.zst", packed,
+                        ZSTD_compress(packed, sizeof packed, line, strlen(line), 3));
+    for (size_t f = 0; f < 2; f++) {
+        ember_status status = EMBER_E_NOMEM;
+        size_t k = 0;
+        while (status != EMBER_OK) {
+            const size_t live = em_alloc_live();
+            em_alloc_fail_at(++k, 0);
+            status = read_all(path[f], NULL);
+            em_alloc_fail_at(0, 0);
+            assert_int_equal(em_alloc_live(), live);
+            if (status != EMBER_OK) assert_int_equal(status, EMBER_E_NOMEM);
+            assert_true(k < 100);
+        }
+        assert_string_equal(got, "one|");
+        assert_true(k > 8); // the decoder's own are among them
+    }
+}
+
 static void damaged_compressed_files_are_refused(void **state)
 {
     (void)state;
@@ -331,6 +358,7 @@ int main(void)
         cmocka_unit_test_setup(globs_are_matched_by_component, listen_to_notes),
 #if defined(EMBER_HAVE_ZLIB) && defined(EMBER_HAVE_ZSTD)
         cmocka_unit_test_setup(compressed_files_are_read_as_what_they_hold, listen_to_notes),
+        cmocka_unit_test_setup(decompressing_without_memory_is_a_status, listen_to_notes),
         cmocka_unit_test_setup(damaged_compressed_files_are_refused, listen_to_notes),
 #endif
         cmocka_unit_test_setup(a_failing_disk_is_a_status, listen_to_notes),
