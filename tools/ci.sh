@@ -47,7 +47,7 @@ libraries=$PWD/build/aarch64-libraries/root
 
 # qemu runs one program: tests that start others stay out, and so do those that take minutes on real hardware.
 stage "aarch64: tests under qemu"
-ctest --test-dir build/aarch64 --output-on-failure --parallel "$cores" -LE 'slow|process' -E '^cli/' --timeout 900
+EMBER_TEST_EMULATED=1 ctest --test-dir build/aarch64 --output-on-failure --parallel "$cores" -LE 'slow|process' -E '^cli/' --timeout 900
 
 targets=$(find tests/fuzz -name '*_fuzz.c' -exec basename {} .c \; | LC_ALL=C sort)
 stage "fuzzing: build"
