@@ -55,6 +55,9 @@ configure fuzz -DCMAKE_C_FLAGS=-w # GCC has already said what there is to say
 # shellcheck disable=SC2086 # several words on purpose
 cmake --build --preset fuzz --target $targets
 
+# Reports and event files are written and never read: ten seconds of strange content are enough.
 stage "fuzzing: ${FUZZ_SECONDS:-60} s for each parser"
-echo "$targets" | xargs -P "$cores" -I TARGET tools/fuzz.sh TARGET "${FUZZ_SECONDS:-60}"
+written='^(markup|tensorboard)_fuzz$'
+echo "$targets" | grep -Ev "$written" | xargs -P "$cores" -I TARGET tools/fuzz.sh TARGET "${FUZZ_SECONDS:-60}"
+echo "$targets" | grep -E "$written" | xargs -P "$cores" -I TARGET tools/fuzz.sh TARGET 10
 stage "done"
