@@ -88,7 +88,7 @@ static void goes_on(void *context, ember_status status)
 static struct sweep_amount amount(void)
 {
 #ifdef __SANITIZE_ADDRESS__
-    if (!em_test_full()) return (struct sweep_amount){0, 13};
+    if (!em_test_full()) return (struct sweep_amount){0, 29};
 #endif
     return sweep_amount_default();
 }
