@@ -21,7 +21,11 @@ mkdir -p "$scratch/bin" "$scratch/blocks" "$scratch/run/build/release"
 cd "$scratch/run"
 for entry in "$source"/* "$source"/.clang-format; do
     name=$(basename "$entry")
-    case $name in build) ;; *) [ ! -e "$entry" ] || ln -s "$entry" "$name" ;; esac
+    case $name in
+    build) ;;
+    examples) cp -R "$entry" "$name" ;; # their pages build in place
+    *) [ ! -e "$entry" ] || ln -s "$entry" "$name" ;;
+    esac
 done
 mkdir -p my-texts
 for page in README.md docs/architecture.md docs/configs.md; do
