@@ -217,7 +217,16 @@ static struct ahead next_panel(const struct job *j, const struct part *p, const 
 static struct ahead next_rows(const struct job *j, const struct part *p, const struct block *b)
 {
     const bool all = last_steps(b), more_columns = b->last < em_gemm_panels(j->set, j->N);
-    if (j->a.col_stride == 1 || (b->now == b->steps && more_columns)) return (struct ahead){0};
+    if (b->now == b->steps && more_columns) return (struct ahead){0};
+    if (j->a.col_stride == 1) {
+        const size_t m = b->m + b->rows, rows = p->M - m < b->rows ? p->M - m : b->rows;
+        if (!all || j->a.row_stride != p->K || p->a_rows) return (struct ahead){0};
+        return (struct ahead){.at = (const char *)(p->a + m * p->K),
+                              .lines = 1,
+                              .line_step = LINE,
+                              .step = LINE,
+                              .steps = rows * p->K * sizeof(float) / LINE};
+    }
     const size_t m = all && !more_columns ? b->m + b->rows : b->m;
     const size_t k = all ? 0 : (b->done + b->now) * j->set->k_per_step;
     const size_t rows = p->M - m < b->rows ? p->M - m : b->rows;
