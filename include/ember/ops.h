@@ -138,6 +138,16 @@ EMBER_API EMBER_CHECKED ember_status ember_short_conv(ember_flow *flow, ember_te
                                                       ember_tensor *w, ember_tensor *bias,
                                                       ember_tensor **y);
 
+/**
+ * The plain causal depthwise convolution: y[t] = act(sum_j w[:, j] x[t - (L-1) + j] + bias), x
+ * [T, D], w [D, L] (its last tap is the current token's), bias [D] or NULL; x before the start is 0,
+ * or what the state kept. EMBER_IDENTITY: no activation.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_depthwise_conv(ember_flow *flow, ember_tensor *x,
+                                                          ember_tensor *w, ember_tensor *bias,
+                                                          ember_activation_kind activation,
+                                                          ember_tensor **y);
+
 /* ---- Mixture of Experts ---- */
 
 /** The most experts that a token may go to. */

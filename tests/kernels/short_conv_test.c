@@ -3,16 +3,20 @@
 #include "kernels/check.h"
 
 struct problem {
-    size_t T, D, L;
+    bool gated;
+    size_t T, D, L, parts; // B, C, X, or X alone
     float *bcx, *taps, *bias, *history;
 };
 
-static struct problem new_problem(size_t T, size_t D, size_t L, bool bias, bool history)
+static struct problem new_problem(bool gated, size_t T, size_t D, size_t L, bool bias, bool history)
 {
-    return (struct problem){T,
+    const size_t parts = gated ? 3 : 1;
+    return (struct problem){gated,
+                            T,
                             D,
                             L,
-                            new_row(T * 3 * D, 1),
+                            parts,
+                            new_row(T * parts * D, 1),
                             new_row(L * D, 2),
                             bias ? new_row(D, 3) : NULL,
                             history ? new_row((L - 1) * D, 4) : NULL};
@@ -28,16 +32,33 @@ static void free_problem(struct problem *p)
 
 static struct em_short_conv as_kernel(const struct problem *p, size_t first)
 {
-    return (struct em_short_conv){
-        p->bcx + first * 3 * p->D, 3 * p->D, p->taps, p->bias, p->history, p->D, p->L};
+    const float *row = p->bcx + first * p->parts * p->D;
+    return (struct em_short_conv){.x = row + (p->parts - 1) * p->D,
+                                  .b = p->gated ? row : NULL,
+                                  .c = p->gated ? row + p->D : NULL,
+                                  .stride = p->parts * p->D,
+                                  .taps = p->taps,
+                                  .bias = p->bias,
+                                  .history = p->history,
+                                  .D = p->D,
+                                  .L = p->L};
+}
+
+// Where the gradients of a problem's rows go.
+static void into(struct em_short_conv_gradient *g, const struct problem *p, float *rows)
+{
+    g->dx = rows ? rows + (p->parts - 1) * p->D : NULL;
+    g->db = rows && p->gated ? rows : NULL;
+    g->dc = rows && p->gated ? rows + p->D : NULL;
+    g->dx_stride = p->parts * p->D;
 }
 
 static double gate(const struct problem *p, ptrdiff_t t, size_t c)
 {
     if (t < 0)
         return p->history ? (double)p->history[((size_t)(t + (ptrdiff_t)p->L - 1)) * p->D + c] : 0;
-    const float *row = p->bcx + (size_t)t * 3 * p->D;
-    return (double)row[c] * (double)row[2 * p->D + c];
+    const float *row = p->bcx + (size_t)t * p->parts * p->D;
+    return p->gated ? (double)row[c] * (double)row[2 * p->D + c] : (double)row[c];
 }
 
 static double reference(const struct problem *p, size_t t, size_t c)
@@ -45,7 +66,7 @@ static double reference(const struct problem *p, size_t t, size_t c)
     double v = p->bias ? (double)p->bias[c] : 0;
     for (size_t j = 0; j < p->L; j++)
         v += (double)p->taps[j * p->D + c] * gate(p, (ptrdiff_t)(t + j) - (ptrdiff_t)(p->L - 1), c);
-    return v * (double)p->bcx[t * 3 * p->D + p->D + c];
+    return p->gated ? v * (double)p->bcx[t * 3 * p->D + p->D + c] : v;
 }
 
 static void forward_matches_reference(void **state)
@@ -55,13 +76,13 @@ static void forward_matches_reference(void **state)
     for (size_t isa = 0; (k = em_kernels_at(isa)); isa++)
         for (size_t D = 1; D <= 67; D += D < 34 ? 1 : 11)
             for (size_t L = 1; L <= 11; L += L < 5 ? 1 : 3) // 1 .. 5, 8, 11
-                for (unsigned with = 0; with < 4; with++) {
+                for (unsigned with = 0; with < 8; with++) {
                     const size_t T = 9;
-                    struct problem p = new_problem(T, D, L, with & 1, with & 2);
+                    struct problem p = new_problem(with & 4, T, D, L, with & 1, with & 2);
                     const struct em_short_conv c = as_kernel(&p, 0);
                     float *y = new_row(T * (D + 2), 5), *y0 = copy_row(y, T * (D + 2));
                     k->short_conv_f32(&c, y, D + 2, 0, 3); // in two parts, with a wider stride
-                    k->short_conv_f32(&c, y, D + 2, 3, T);
+                    k->short_conv_f32(&c, y + 3 * (D + 2), D + 2, 3, T);
                     for (size_t t = 0; t < T; t++) {
                         for (size_t i = 0; i < D; i++)
                             CHECK_NEAR(y[t * (D + 2) + i], reference(&p, t, i), 2e-6,
@@ -83,7 +104,7 @@ static void chunks_equal_the_whole(void **state)
         for (size_t L = 1; L <= 9; L++)
             for (size_t step = 1; step <= 4; step++) {
                 const size_t T = 11, D = 19;
-                struct problem p = new_problem(T, D, L, true, true);
+                struct problem p = new_problem(step & 1, T, D, L, true, true);
                 const struct em_short_conv whole = as_kernel(&p, 0);
                 float *y = new_row(T * D, 5), *part = new_row(T * D, 6);
                 k->short_conv_f32(&whole, y, D, 0, T);
@@ -130,24 +151,28 @@ static void backward_adds_differences(void **state)
     for (size_t isa = 0; (k = em_kernels_at(isa)); isa++)
         for (size_t d = 0; d < sizeof sizes / sizeof *sizes; d++)
             for (size_t L = 1; L <= 10; L += L < 4 ? 1 : 3) // 1 .. 4, 7, 10
-                for (unsigned with = 0; with < 4; with++) {
+                for (unsigned with = 0; with < 8; with++) {
                     const size_t T = 6, D = sizes[d];
-                    struct problem p = new_problem(T, D, L, with & 1, with & 2);
+                    struct problem p = new_problem(with & 4, T, D, L, with & 1, with & 2);
                     const struct em_short_conv c = as_kernel(&p, 0);
-                    float *dy = new_row(T * D, 5), *dbcx = new_row(T * 3 * D, 6);
+                    const size_t wide = p.parts * D;
+                    float *dy = new_row(T * D, 5), *dbcx = new_row(T * wide, 6);
                     float *dtaps = new_row(L * D, 7), *dbias = new_row(D, 8);
-                    float *dbcx0 = copy_row(dbcx, T * 3 * D), *dtaps0 = copy_row(dtaps, L * D);
+                    float *dbcx0 = copy_row(dbcx, T * wide), *dtaps0 = copy_row(dtaps, L * D);
                     float *dbias0 = copy_row(dbias, D);
                     struct em_short_conv_gradient g = {.dy = dy,
                                                        .dy_stride = D,
                                                        .T = T,
-                                                       .dbcx = dbcx,
-                                                       .dbcx_stride = 3 * D,
                                                        .dtaps = dtaps,
                                                        .dbias = p.bias ? dbias : NULL};
-                    k->short_conv_backward_f32(&c, &g, 2, T); // in two parts
+                    into(&g, &p, dbcx);
+                    // in two parts, the first without the rows before it
+                    struct em_short_conv_gradient late = g;
+                    late.dy_first = 2;
+                    late.dy = dy + 2 * D;
+                    k->short_conv_backward_f32(&c, &late, 2, T);
                     k->short_conv_backward_f32(&c, &g, 0, 2);
-                    for (size_t i = 0; i < T * 3 * D; i++)
+                    for (size_t i = 0; i < T * wide; i++)
                         CHECK_NEAR(dbcx[i], (double)dbcx0[i] + difference(&p, dy, p.bcx + i), 3e-6,
                                    "%s D=%zu L=%zu i=%zu", k->isa, D, L, i);
                     for (size_t i = 0; i < L * D; i++)
@@ -157,26 +182,26 @@ static void backward_adds_differences(void **state)
                         CHECK_NEAR(dbias[i], (double)dbias0[i] + difference(&p, dy, p.bias + i),
                                    3e-6, "%s D=%zu L=%zu i=%zu", k->isa, D, L, i);
                     // Each gradient alone equals what it was beside the others.
-                    float *alone = copy_row(dbcx0, T * 3 * D), *taps = copy_row(dtaps0, L * D);
+                    float *alone = copy_row(dbcx0, T * wide), *taps = copy_row(dtaps0, L * D);
                     g.dtaps = g.dbias = NULL;
-                    g.dbcx = alone;
+                    into(&g, &p, alone);
                     k->short_conv_backward_f32(&c, &g, 0, T);
-                    g.dbcx = NULL;
+                    into(&g, &p, NULL);
                     g.dtaps = taps;
                     k->short_conv_backward_f32(&c, &g, 0, T);
-                    for (size_t i = 0; i < T * 3 * D; i++)
+                    for (size_t i = 0; i < T * wide; i++)
                         CHECK_NEAR(alone[i], dbcx[i], 1e-6, "%s D=%zu L=%zu", k->isa, D, L);
                     for (size_t i = 0; i < L * D; i++)
                         CHECK_NEAR(taps[i], dtaps[i], 1e-6, "%s D=%zu L=%zu", k->isa, D, L);
                     // Set instead of added to, whatever was there.
-                    float *fresh = new_row(T * 3 * D, 9);
-                    for (size_t i = 0; i < T * 3 * D; i++)
+                    float *fresh = new_row(T * wide, 9);
+                    for (size_t i = 0; i < T * wide; i++)
                         fresh[i] = NAN;
                     g.dtaps = NULL;
-                    g.dbcx = fresh;
+                    into(&g, &p, fresh);
                     g.set = true;
                     k->short_conv_backward_f32(&c, &g, 0, T);
-                    for (size_t i = 0; i < T * 3 * D; i++)
+                    for (size_t i = 0; i < T * wide; i++)
                         CHECK_NEAR((double)dbcx0[i] + (double)fresh[i], alone[i], 1e-6,
                                    "%s D=%zu L=%zu", k->isa, D, L);
                     float *rows[] = {dy,     dbcx,   dtaps, dbias, dbcx0,
@@ -193,7 +218,7 @@ static void wide_rows(void **state)
     (void)state;
     const struct em_kernels *k;
     const size_t T = 5, D = 2100, L = 3;
-    struct problem p = new_problem(T, D, L, true, true);
+    struct problem p = new_problem(true, T, D, L, true, true);
     const struct em_short_conv c = as_kernel(&p, 0);
     float *y = new_row(T * D, 5), *dy = new_row(T * D, 6), *dbcx = new_row(T * 3 * D, 7);
     float *dtaps = new_row(L * D, 8);
@@ -203,14 +228,9 @@ static void wide_rows(void **state)
             CHECK_NEAR(y[i], reference(&p, i / D, i % D), 2e-6, "%s %zu", k->isa, i);
         memset(dbcx, 0, T * 3 * D * sizeof *dbcx);
         memset(dtaps, 0, L * D * sizeof *dtaps);
-        k->short_conv_backward_f32(&c,
-                                   &(struct em_short_conv_gradient){.dy = dy,
-                                                                    .dy_stride = D,
-                                                                    .T = T,
-                                                                    .dbcx = dbcx,
-                                                                    .dbcx_stride = 3 * D,
-                                                                    .dtaps = dtaps},
-                                   0, T);
+        struct em_short_conv_gradient g = {.dy = dy, .dy_stride = D, .T = T, .dtaps = dtaps};
+        into(&g, &p, dbcx);
+        k->short_conv_backward_f32(&c, &g, 0, T);
         for (size_t i = 0; i < L * D; i++) {
             double want = 0;
             for (size_t t = 0; t < T; t++) {

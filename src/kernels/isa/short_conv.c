@@ -1,6 +1,8 @@
-// Gated short depthwise causal convolution. This file is compiled once per instruction set.
+// Short depthwise causal convolution, with gates or plain. This file is compiled once per
+// instruction set.
 //
-// Channels are the lanes. The last L rows of u = B X (and of dv = dy C, backward) go round in small
+// Channels are the lanes. The last L rows of u = B X (and of dv = dy C, backward; B = C = 1 in the
+// plain form, for which each function is compiled again without them) go round in small
 // buffers on the stack, a block of channels at a time: rows of [B | C | X] are 12 D bytes apart,
 // and where D is a power of two, reading several of them at the same channel makes their lines
 // fight for one set of the first-level cache (D = 1024, backward: 4x slower). Past MOST taps, which
@@ -13,8 +15,9 @@
 static inline vf32 gate_at(const struct em_short_conv *k, ptrdiff_t t, size_t c, size_t m)
 {
     if (t >= 0) {
-        const float *row = k->bcx + (size_t)t * k->bcx_stride + c;
-        return vf32_mul(vf32_load_n(row, m), vf32_load_n(row + 2 * k->D, m));
+        const size_t at = (size_t)t * k->stride + c;
+        const vf32 x = vf32_load_n(k->x + at, m);
+        return k->b ? vf32_mul(vf32_load_n(k->b + at, m), x) : x;
     }
     if (!k->history) return vf32_zero();
     const size_t back = (size_t)-t; // 1 .. L-1
@@ -50,14 +53,15 @@ static void fill_ring(const struct em_short_conv *k, float (*ring)[SKEWED], size
     }
 }
 
-// Tokens [t, t_end), channels [begin, end) with L = k->L, a constant where that matters.
-ALWAYS void forward(const struct em_short_conv *k, size_t L, float *y, size_t y_stride, size_t t,
-                    size_t t_end, size_t begin, size_t end)
+// Tokens [t, t_end), channels [begin, end) with L = k->L, a constant where that matters, and
+// `gated`: k has B and C.
+ALWAYS void forward(const struct em_short_conv *k, size_t L, bool gated, float *y, size_t y_stride,
+                    size_t t, size_t t_end, size_t begin, size_t end)
 {
     float ring[MOST][SKEWED];
     fill_ring(k, ring, t, begin, end);
-    for (; t < t_end; t++) {
-        const float *b = k->bcx + t * k->bcx_stride, *gate = b + k->D, *x = gate + k->D;
+    for (; t < t_end; t++, y += y_stride) {
+        const size_t at = t * k->stride;
         const float *row[MOST] = {NULL};
         UNROLL
         for (size_t j = 0; j + 1 < L; j++)
@@ -65,7 +69,8 @@ ALWAYS void forward(const struct em_short_conv *k, size_t L, float *y, size_t y_
         float *newest = ring[slot((ptrdiff_t)t, L)];
         for (size_t c = begin; c < end; c += VF32_LANES) {
             const size_t m = min_size(end - c, VF32_LANES);
-            const vf32 u = vf32_mul(vf32_load_n(b + c, m), vf32_load_n(x + c, m));
+            vf32 u = vf32_load_n(k->x + at + c, m);
+            if (gated) u = vf32_mul(vf32_load_n(k->b + at + c, m), u);
             vf32 v = k->bias ? vf32_load_n(k->bias + c, m) : vf32_zero();
             UNROLL
             for (size_t j = 0; j + 1 < L; j++)
@@ -73,7 +78,8 @@ ALWAYS void forward(const struct em_short_conv *k, size_t L, float *y, size_t y_
                              v);
             v = vf32_fma(vf32_load_n(k->taps + (L - 1) * k->D + c, m), u, v);
             vf32_store(newest + c - begin, u);
-            vf32_store_n(y + t * y_stride + c, vf32_mul(vf32_load_n(gate + c, m), v), m);
+            if (gated) v = vf32_mul(vf32_load_n(k->c + at + c, m), v);
+            vf32_store_n(y + c, v, m);
         }
     }
 }
@@ -82,8 +88,7 @@ ALWAYS void forward(const struct em_short_conv *k, size_t L, float *y, size_t y_
 static void forward_long(const struct em_short_conv *k, float *y, size_t y_stride, size_t t,
                          size_t t_end)
 {
-    for (; t < t_end; t++) {
-        const float *gate = k->bcx + t * k->bcx_stride + k->D;
+    for (; t < t_end; t++, y += y_stride) {
         for (size_t c = 0; c < k->D; c += VF32_LANES) {
             const size_t m = min_size(k->D - c, VF32_LANES);
             vf32 v = k->bias ? vf32_load_n(k->bias + c, m) : vf32_zero();
@@ -91,28 +96,37 @@ static void forward_long(const struct em_short_conv *k, float *y, size_t y_strid
                 const vf32 u = gate_at(k, (ptrdiff_t)(t + j + 1) - (ptrdiff_t)k->L, c, m);
                 v = vf32_fma(vf32_load_n(k->taps + j * k->D + c, m), u, v);
             }
-            vf32_store_n(y + t * y_stride + c, vf32_mul(vf32_load_n(gate + c, m), v), m);
+            if (k->c) v = vf32_mul(vf32_load_n(k->c + t * k->stride + c, m), v);
+            vf32_store_n(y + c, v, m);
         }
     }
 }
 
-// y[t] for tokens [begin, end) of the sequence, which is all of [0, T) or any part of it.
-void EM_K(short_conv_f32)(const struct em_short_conv *k, float *y, size_t y_stride, size_t begin,
-                          size_t end)
+ALWAYS void forward_tokens(const struct em_short_conv *k, bool gated, float *y, size_t y_stride,
+                           size_t begin, size_t end)
 {
-    if (k->L > MOST) {
-        forward_long(k, y, y_stride, begin, end);
-        return;
-    }
     for (size_t c = 0; c < k->D; c += CHANNELS) {
         const size_t c_end = min_size(c + CHANNELS, k->D);
         if (k->L == 3)
-            forward(k, 3, y, y_stride, begin, end, c, c_end);
+            forward(k, 3, gated, y, y_stride, begin, end, c, c_end);
         else if (k->L == 4)
-            forward(k, 4, y, y_stride, begin, end, c, c_end);
+            forward(k, 4, gated, y, y_stride, begin, end, c, c_end);
         else
-            forward(k, k->L, y, y_stride, begin, end, c, c_end);
+            forward(k, k->L, gated, y, y_stride, begin, end, c, c_end);
     }
+}
+
+// Tokens [begin, end) of the sequence, which is all of [0, T) or any part of it; row 0 of y is that
+// of token `begin`.
+void EM_K(short_conv_f32)(const struct em_short_conv *k, float *y, size_t y_stride, size_t begin,
+                          size_t end)
+{
+    if (k->L > MOST)
+        forward_long(k, y, y_stride, begin, end);
+    else if (k->b)
+        forward_tokens(k, true, y, y_stride, begin, end);
+    else
+        forward_tokens(k, false, y, y_stride, begin, end);
 }
 
 // The history after T tokens, [L-1, D]; `next` may be k->history.
@@ -128,49 +142,62 @@ void EM_K(short_conv_history_f32)(const struct em_short_conv *k, float *next, si
         }
 }
 
-// dB, dC, dX of one token at channel c from du and v; `in` and `out` are its rows.
-ALWAYS void add_inputs(const float *in, float *out, size_t D, size_t c, size_t m, vf32 dy, vf32 du,
-                       vf32 v, bool set)
+// row[c..] += v, or = v
+ALWAYS void put(float *row, vf32 v, size_t m, bool set)
 {
-    const vf32 zero = vf32_zero();
-    const vf32 db =
-        vf32_fma(du, vf32_load_n(in + 2 * D + c, m), set ? zero : vf32_load_n(out + c, m));
-    const vf32 dc = vf32_fma(dy, v, set ? zero : vf32_load_n(out + D + c, m));
-    const vf32 dx =
-        vf32_fma(du, vf32_load_n(in + c, m), set ? zero : vf32_load_n(out + 2 * D + c, m));
-    vf32_store_n(out + c, db, m);
-    vf32_store_n(out + D + c, dc, m);
-    vf32_store_n(out + 2 * D + c, dx, m);
+    vf32_store_n(row, set ? v : vf32_add(v, vf32_load_n(row, m)), m);
+}
+
+// dB, dC, dX of token t at channel c from dy, du and v.
+ALWAYS void add_inputs(const struct em_short_conv *k, const struct em_short_conv_gradient *d,
+                       bool gated, bool set, size_t t, size_t c, size_t m, vf32 dy, vf32 du, vf32 v)
+{
+    const size_t in = t * k->stride + c, out = t * d->dx_stride + c;
+    if (!gated) {
+        put(d->dx + out, du, m, set);
+        return;
+    }
+    const vf32 b = vf32_load_n(k->b + in, m), x = vf32_load_n(k->x + in, m), zero = vf32_zero();
+    const vf32 db = vf32_fma(du, x, set ? zero : vf32_load_n(d->db + out, m));
+    const vf32 dc = vf32_fma(dy, v, set ? zero : vf32_load_n(d->dc + out, m));
+    const vf32 dx = vf32_fma(du, b, set ? zero : vf32_load_n(d->dx + out, m));
+    vf32_store_n(d->db + out, db, m);
+    vf32_store_n(d->dc + out, dc, m);
+    vf32_store_n(d->dx + out, dx, m);
+}
+
+ALWAYS const float *dy_row(const struct em_short_conv_gradient *d, size_t t)
+{
+    return d->dy + (t - d->dy_first) * d->dy_stride;
 }
 
 // dv of token t into its row of the ring; zeros past the end.
-static void fill_dv(const struct em_short_conv *k, const struct em_short_conv_gradient *d,
-                    float *row, size_t t, size_t begin, size_t end)
+ALWAYS void fill_dv(const struct em_short_conv *k, const struct em_short_conv_gradient *d,
+                    bool gated, float *row, size_t t, size_t begin, size_t end)
 {
-    const float *dy = d->dy + t * d->dy_stride, *gate = k->bcx + t * k->bcx_stride + k->D;
     for (size_t c = begin; c < end; c += VF32_LANES) {
         const size_t m = min_size(end - c, VF32_LANES);
-        vf32_store(row + c - begin, t < d->T
-                                        ? vf32_mul(vf32_load_n(dy + c, m), vf32_load_n(gate + c, m))
-                                        : vf32_zero());
+        vf32 dv = vf32_zero();
+        if (t < d->T) dv = vf32_load_n(dy_row(d, t) + c, m);
+        if (gated && t < d->T) dv = vf32_mul(dv, vf32_load_n(k->c + t * k->stride + c, m));
+        vf32_store(row + c - begin, dv);
     }
 }
 
-// Tokens [start, stop), channels [begin, end) with L = k->L and `set`, constants where that
-// matters.
+// Tokens [start, stop), channels [begin, end) with L = k->L, `gated` and `set`, constants where
+// that matters.
 ALWAYS void backward(const struct em_short_conv *k, size_t L,
-                     const struct em_short_conv_gradient *d, bool set, size_t start, size_t stop,
-                     size_t begin, size_t end)
+                     const struct em_short_conv_gradient *d, bool gated, bool set, size_t start,
+                     size_t stop, size_t begin, size_t end)
 {
     const size_t D = k->D;
     float us[MOST][SKEWED], dvs[MOST][SKEWED];
     fill_ring(k, us, start, begin, end);
     for (size_t t = start; t + 1 < start + L; t++)
-        fill_dv(k, d, dvs[t % L], t, begin, end);
+        fill_dv(k, d, gated, dvs[t % L], t, begin, end);
     for (size_t t = start; t < stop; t++) {
-        const float *in = k->bcx + t * k->bcx_stride, *dy = d->dy + t * d->dy_stride;
-        float *out = d->dbcx ? d->dbcx + t * d->dbcx_stride : NULL;
-        fill_dv(k, d, dvs[(t + L - 1) % L], t + L - 1, begin, end);
+        const size_t in = t * k->stride;
+        fill_dv(k, d, gated, dvs[(t + L - 1) % L], t + L - 1, begin, end);
         const float *u_row[MOST] = {NULL},
                     *dv_row[MOST] = {NULL}; // by tap: u[t-(L-1)+j] and dv[t+(L-1)-j]
         UNROLL
@@ -182,21 +209,24 @@ ALWAYS void backward(const struct em_short_conv *k, size_t L,
         for (size_t c = begin; c < end; c += VF32_LANES) {
             const size_t m = min_size(end - c, VF32_LANES), at = c - begin;
             const vf32 dv = vf32_load(dv_row[L - 1] + at);
-            const vf32 now = vf32_mul(vf32_load_n(in + c, m), vf32_load_n(in + 2 * D + c, m));
+            vf32 now = vf32_load_n(k->x + in + c, m);
+            if (gated) now = vf32_mul(vf32_load_n(k->b + in + c, m), now);
             vf32_store(newest + at, now);
             vf32 v = k->bias ? vf32_load_n(k->bias + c, m) : vf32_zero(), du = vf32_zero();
             UNROLL
             for (size_t j = 0; j < L; j++) {
                 const vf32 w = vf32_load_n(k->taps + j * D + c, m);
                 const vf32 u = j + 1 < L ? vf32_load(u_row[j] + at) : now;
-                v = vf32_fma(w, u, v);
+                if (gated) v = vf32_fma(w, u, v);
                 du = vf32_fma(w, vf32_load(dv_row[j] + at), du);
                 if (!d->dtaps) continue;
                 float *dw = d->dtaps + j * D + c;
                 vf32_store_n(dw, vf32_fma(dv, u, vf32_load_n(dw, m)), m);
             }
             if (d->dbias) vf32_store_n(d->dbias + c, vf32_add(vf32_load_n(d->dbias + c, m), dv), m);
-            if (out) add_inputs(in, out, D, c, m, vf32_load_n(dy + c, m), du, v, set);
+            if (!d->dx) continue;
+            const vf32 dy = vf32_load_n(dy_row(d, t) + c, m);
+            add_inputs(k, d, gated, set, t, c, m, dy, du, v);
         }
     }
 }
@@ -207,11 +237,10 @@ static void backward_long(const struct em_short_conv *k, const struct em_short_c
 {
     const size_t D = k->D, L = k->L;
     for (size_t t = start; t < stop; t++) {
-        const float *in = k->bcx + t * k->bcx_stride;
         for (size_t c = 0; c < D; c += VF32_LANES) {
             const size_t m = min_size(D - c, VF32_LANES);
-            const vf32 dy = vf32_load_n(d->dy + t * d->dy_stride + c, m);
-            const vf32 dv = vf32_mul(dy, vf32_load_n(in + D + c, m));
+            const vf32 dy = vf32_load_n(dy_row(d, t) + c, m);
+            const vf32 dv = k->c ? vf32_mul(dy, vf32_load_n(k->c + t * k->stride + c, m)) : dy;
             if (d->dbias) vf32_store_n(d->dbias + c, vf32_add(vf32_load_n(d->dbias + c, m), dv), m);
             vf32 v = k->bias ? vf32_load_n(k->bias + c, m) : vf32_zero(), du = vf32_zero();
             for (size_t j = 0; j < L; j++) {
@@ -224,41 +253,45 @@ static void backward_long(const struct em_short_conv *k, const struct em_short_c
                 }
                 const size_t later = t + L - 1 - j;
                 if (later >= d->T) continue;
-                const vf32 then = vf32_load_n(k->bcx + later * k->bcx_stride + D + c, m);
-                du = vf32_fma(w, vf32_mul(vf32_load_n(d->dy + later * d->dy_stride + c, m), then),
-                              du);
+                vf32 then = vf32_load_n(dy_row(d, later) + c, m);
+                if (k->c) then = vf32_mul(then, vf32_load_n(k->c + later * k->stride + c, m));
+                du = vf32_fma(w, then, du);
             }
-            if (d->dbcx) add_inputs(in, d->dbcx + t * d->dbcx_stride, D, c, m, dy, du, v, d->set);
+            if (d->dx) add_inputs(k, d, k->b != NULL, d->set, t, c, m, dy, du, v);
         }
     }
 }
 
 // All channels, by the number of taps.
 ALWAYS void backward_tokens(const struct em_short_conv *k, const struct em_short_conv_gradient *d,
-                            bool set, size_t start, size_t stop)
+                            bool gated, bool set, size_t start, size_t stop)
 {
     for (size_t c = 0; c < k->D; c += CHANNELS) {
         const size_t c_end = min_size(c + CHANNELS, k->D);
         if (k->L == 3)
-            backward(k, 3, d, set, start, stop, c, c_end);
+            backward(k, 3, d, gated, set, start, stop, c, c_end);
         else if (k->L == 4)
-            backward(k, 4, d, set, start, stop, c, c_end);
+            backward(k, 4, d, gated, set, start, stop, c, c_end);
         else
-            backward(k, k->L, d, set, start, stop, c, c_end);
+            backward(k, k->L, d, gated, set, start, stop, c, c_end);
     }
 }
 
-// For tokens [begin, end) of the sequence: their rows of dbcx +=, and what they add to dtaps [L, D]
-// and dbias [D], from dy, of which L - 1 later tokens are read too. With dv = dy C: dC = dy v, dw_j
-// = sum_t dv[t] u[t-(L-1)+j], du[t] = sum_j w_j dv[t+(L-1)-j], dB = du X, dX = du B. No gradient
-// goes into the history.
+// For tokens [begin, end) of the sequence: their rows of dx, db, dc +=, and what they add to dtaps
+// [L, D] and dbias [D], from dy, of which L - 1 later tokens are read too. With dv = dy C: dC = dy
+// v, dw_j = sum_t dv[t] u[t-(L-1)+j], du[t] = sum_j w_j dv[t+(L-1)-j], dB = du X, dX = du B. No
+// gradient goes into the history.
 void EM_K(short_conv_backward_f32)(const struct em_short_conv *k,
                                    const struct em_short_conv_gradient *d, size_t begin, size_t end)
 {
     if (k->L > MOST)
         backward_long(k, d, begin, end);
+    else if (k->b && d->set)
+        backward_tokens(k, d, true, true, begin, end);
+    else if (k->b)
+        backward_tokens(k, d, true, false, begin, end);
     else if (d->set)
-        backward_tokens(k, d, true, begin, end);
+        backward_tokens(k, d, false, true, begin, end);
     else
-        backward_tokens(k, d, false, begin, end);
+        backward_tokens(k, d, false, false, begin, end);
 }
