@@ -195,6 +195,24 @@ EMBER_API EMBER_CHECKED ember_status ember_param(ember_build *build, ember_tenso
                                                  const char *name, ember_init init, ember_role role,
                                                  const size_t *dim, unsigned ndim);
 
+/** Random numbers for a parameter's start: the same on every machine for the same seed. */
+typedef struct em_rng ember_random;
+EMBER_API double ember_random_uniform(ember_random *random); /**< [0, 1) */
+EMBER_API double ember_random_normal(ember_random *random);  /**< mean 0, variance 1 */
+
+/** How a parameter starts where ember_init does not say it. Start from {0}. */
+typedef struct ember_filling {
+    /** Writes the whole parameter (in a group of experts its first dimension counts them). NULL: as
+     * its ember_init says. A buffer (EMBER_INIT_BUFFER) that a file lacks is filled by it, too. */
+    void (*fill)(const void *context, ember_random *random, ember_tensor *param);
+    const void *context; /**< has to live as long as the model: the layer's struct does */
+    bool no_decay;       /**< weight decay leaves it alone, though it is a matrix */
+} ember_filling;
+
+/** Says more about the start of a parameter that ember_param() has just declared. */
+EMBER_API void ember_param_fill(ember_build *build, const ember_tensor *param,
+                                const ember_filling *filling);
+
 /**
  * Builds the child `path.name` of kind `kind` from its config (its "type" names it).
  * @retval EMBER_E_CONFIG  the config names an unknown component or a bad option; the message has

@@ -2,6 +2,7 @@
 #include "base/alloc.h"
 #include "base/rng.h"
 #include "models/model.h"
+#include "models/model_priv.h"
 
 // Each parameter begins on a cache line.
 size_t em_model_bytes(const struct em_model *m)
@@ -28,24 +29,30 @@ ember_status em_model_allocate(struct em_model *m)
     return EMBER_OK;
 }
 
+void em_param_init(struct em_param *p, double range, struct em_rng *rng)
+{
+    float *w = em_f32(&p->tensor);
+    const size_t n = ember_tensor_count(&p->tensor);
+    if (p->filling.fill) {
+        p->filling.fill(p->filling.context, rng, &p->tensor);
+        return;
+    }
+    for (size_t j = 0; j < n; j++) {
+        switch (p->init) {
+        case EMBER_INIT_NORMAL: w[j] = (float)(em_rng_normal(rng) * range); break;
+        case EMBER_INIT_ONES: w[j] = 1; break;
+        case EMBER_INIT_ZEROS:
+        case EMBER_INIT_BUFFER: w[j] = 0; break;
+        }
+    }
+}
+
 void em_model_init(struct em_model *m, uint64_t seed)
 {
     for (size_t i = 0; i < m->params.count; i++) {
-        const struct em_param *p = m->params.param[i];
-        float *w = em_f32(&p->tensor);
-        const size_t n = ember_tensor_count(&p->tensor);
         struct em_rng rng;
         em_rng_seed(&rng, seed, i);
-        for (size_t j = 0; j < n; j++) {
-            switch (p->init) {
-            case EMBER_INIT_NORMAL:
-                w[j] = (float)(em_rng_normal(&rng) * (double)m->init_range);
-                break;
-            case EMBER_INIT_ONES: w[j] = 1; break;
-            case EMBER_INIT_ZEROS:
-            case EMBER_INIT_BUFFER: w[j] = 0; break;
-            }
-        }
+        em_param_init(m->params.param[i], (double)m->init_range, &rng);
     }
     // transformers starts the row of the padding token at zero.
     for (size_t j = 0; m->embedding && m->frozen_row >= 0 && j < m->width; j++)

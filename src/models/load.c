@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/rng.h"
 #include "models/diagnose.h"
 #include "models/model.h"
 #include "models/model_priv.h"
@@ -90,8 +91,12 @@ static ember_status load_one(const struct em_weights *weights, const struct em_f
     struct source s;
     EM_TRY(find_source(weights, f, &s));
     *used = s.tensor;
-    if (!s.tensor) { // a file without the buffer: it starts at zero
-        memset(to, 0, f->count * sizeof *to);
+    if (!s.tensor) { // a file without the buffer: it is as in a new model
+        if (f->offset == 0) {
+            struct em_rng rng;
+            em_rng_seed(&rng, 0, 0);
+            em_param_init(f->param, 0, &rng);
+        }
         return EMBER_OK;
     }
     const size_t bytes = em_st_dtype_bits(s.tensor->dtype) / 8;

@@ -3,6 +3,11 @@
 
 #include "models/model.h"
 
+struct em_rng;
+
+// Writes a parameter's start, `range` being the standard deviation of a normal one.
+void em_param_init(struct em_param *p, double range, struct em_rng *rng);
+
 ember_status em_model_name_tensors(struct em_model *m) EMBER_CHECKED;
 const ember_option *em_form_options(void);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/rng.h"
 #include "ops/program.h"
 
 // Three times what the largest published models have; a config of a few lines asks for more.
@@ -94,6 +95,28 @@ ember_status ember_param(ember_build *build, ember_tensor **param, const char *n
     build->params->param[build->params->count++] = p;
     *param = &p->tensor;
     return EMBER_OK;
+}
+
+void ember_param_fill(ember_build *build, const ember_tensor *param, const ember_filling *filling)
+{
+    const struct em_params *params = build->params;
+    for (size_t i = params->count; i-- > 0;) {
+        struct em_param *p = params->param[i];
+        if (&p->tensor != param) continue;
+        p->filling = *filling;
+        if (filling->no_decay) p->decay = false;
+        return;
+    }
+}
+
+double ember_random_uniform(ember_random *random)
+{
+    return em_rng_uniform(random);
+}
+
+double ember_random_normal(ember_random *random)
+{
+    return em_rng_normal(random);
 }
 
 // The component that a config names: an object with "type", or the bare name.

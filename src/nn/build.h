@@ -12,6 +12,7 @@ struct em_param {
     ember_tensor tensor; // name: its path in the model, "blocks.3.sequence.q_proj.weight"
     ember_init init;
     ember_role role;
+    ember_filling filling;
     bool decay;  // weight decay applies: matrices that are no norms
     bool frozen; // no gradient: buffers, and what a recipe freezes
     bool expert; // the first dimension counts experts
