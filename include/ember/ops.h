@@ -147,6 +147,41 @@ EMBER_API EMBER_CHECKED ember_status ember_depthwise_conv(ember_flow *flow, embe
                                                           ember_tensor *w, ember_tensor *bias,
                                                           ember_activation_kind activation,
                                                           ember_tensor **y);
+/** What linear attention makes of queries and keys. */
+typedef enum ember_feature_map {
+    EMBER_FEATURE_IDENTITY, /**< x itself */
+    EMBER_FEATURE_ELU1,     /**< elu(x) + 1; Katharopoulos et al. 2020, arXiv:2006.16236 */
+    EMBER_FEATURE_RELU,
+    EMBER_FEATURE_SOFTMAX /**< exp(x) over its sum within the head; Shen et al. 2018,
+                             arXiv:1812.01243 */
+} ember_feature_map;
+/** The names, in the order of the enum, as an option's choices. */
+#define EMBER_FEATURE_CHOICES "identity|elu1|relu|softmax"
+
+/** Start from {0}. */
+typedef struct ember_linear_attention_options {
+    ember_feature_map feature;
+    bool normalise; /**< y is divided by the weights' sum + eps */
+    float eps;
+    double scale; /**< of the queries' features; 0: 1 where normalised, else K^-0.5 */
+    /** The state of key head g fades by 1 - 2^-x a token, x from decay_first (g = 0) to decay_last
+     * (g = G - 1) in equal steps, in (0, 60]; 0: it does not. Not used with a gate. */
+    double decay_first, decay_last;
+    double gate_temperature; /**< with a gate: it fades by sigmoid(gate)^(1 / this); 0: 16 */
+} ember_linear_attention_options;
+
+/**
+ * Attention with a state of constant size: y_t = f(q_t) S_t, y [T, H, V], with S_t = a_t S_{t-1} +
+ * f(k_t) v_t^T for each head of keys; or that divided by f(q_t) z_t + eps, z_t = a_t z_{t-1} +
+ * f(k_t). q [T, H, K], k [T, G, K], v [T, G, V], H a multiple of G as in ember_attention(); gate
+ * [T, G] or NULL makes the decay a. Feature maps: Katharopoulos et al. 2020, arXiv:2006.16236;
+ * retention (no feature map, not normalised, fixed decays): Sun et al. 2023, arXiv:2307.08621;
+ * gates: Yang et al. 2023, arXiv:2312.06635. Time is linear in T. Keeps G K (V + 1) floats, or
+ * G K V, in the state. EMBER_E_RANGE for options outside their range.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_linear_attention(
+    ember_flow *flow, ember_tensor *q, ember_tensor *k, ember_tensor *v, ember_tensor *gate,
+    const ember_linear_attention_options *options, ember_tensor **y);
 
 /* ---- Mixture of Experts ---- */
 

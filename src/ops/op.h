@@ -160,6 +160,7 @@ void em_need_targets(struct em_call *c, size_t vocabulary);
 // Kept to the end of the pass (statistics the trainer reads).
 void em_keep(ember_tensor *t);
 bool em_is_training(const struct em_call *c);      // the program has gradients
+bool em_is_reference(const struct em_call *c);     // the program runs on that backend
 unsigned em_call_threads(const struct em_call *c); // threads that a run may use, for scratch sizes
 void em_need_scratch(struct em_call *c, size_t bytes);
 

@@ -252,6 +252,11 @@ bool em_is_training(const struct em_call *c)
     return c->program->options.gradients;
 }
 
+bool em_is_reference(const struct em_call *c)
+{
+    return c->program->options.backend == EM_REFERENCE;
+}
+
 unsigned em_call_threads(const struct em_call *c)
 {
     return em_pool_threads(c->program->options.pool);
