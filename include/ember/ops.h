@@ -140,8 +140,8 @@ EMBER_API EMBER_CHECKED ember_status ember_short_conv(ember_flow *flow, ember_te
 
 /**
  * The plain causal depthwise convolution: y[t] = act(sum_j w[:, j] x[t - (L-1) + j] + bias), x
- * [T, D], w [D, L] (its last tap is the current token's), bias [D] or NULL; x before the start is 0,
- * or what the state kept. EMBER_IDENTITY: no activation.
+ * [T, D], w [D, L] (its last tap is the current token's), bias [D] or NULL; x before the start is
+ * 0, or what the state kept. EMBER_IDENTITY: no activation.
  */
 EMBER_API EMBER_CHECKED ember_status ember_depthwise_conv(ember_flow *flow, ember_tensor *x,
                                                           ember_tensor *w, ember_tensor *bias,
@@ -182,6 +182,27 @@ typedef struct ember_linear_attention_options {
 EMBER_API EMBER_CHECKED ember_status ember_linear_attention(
     ember_flow *flow, ember_tensor *q, ember_tensor *k, ember_tensor *v, ember_tensor *gate,
     const ember_linear_attention_options *options, ember_tensor **y);
+
+/** What a selective scan reads: E channels in `groups` alike parts, N states each. */
+typedef struct ember_scan_inputs {
+    ember_tensor *x;          /**< [T, E] */
+    ember_tensor *delta;      /**< [T, E]: step sizes, before bias and softplus */
+    ember_tensor *A_log;      /**< [E, N], a parameter: A = -exp(A_log) */
+    ember_tensor *B, *C;      /**< [T, groups * N]: a group's channels share N of them */
+    ember_tensor *D;          /**< [E], a parameter, or NULL */
+    ember_tensor *delta_bias; /**< [E], a parameter, or NULL */
+    ember_tensor *z;          /**< [T, E]: y is multiplied by silu(z); or NULL */
+} ember_scan_inputs;
+
+/**
+ * Mamba's selective scan, y [T, E]. Channel by channel, with dt = softplus(delta + delta_bias) and
+ * N states h: h[t] = exp(dt A) h[t-1] + dt x[t] B[t], y[t] = (h[t] . C[t] + D x[t]) silu(z[t]). h
+ * before the start is 0, or what the state kept. N is at most 256. Gu and Dao 2023,
+ * arXiv:2312.00752.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_selective_scan(ember_flow *flow,
+                                                          const ember_scan_inputs *in,
+                                                          size_t groups, ember_tensor **y);
 
 /* ---- Mixture of Experts ---- */
 

@@ -11,6 +11,7 @@
 #include "kernels/adamw.h"
 #include "kernels/attention.h"
 #include "kernels/gemm_i8.h"
+#include "kernels/scan.h"
 #include "kernels/short_conv.h"
 
 struct em_kernels {
