@@ -182,6 +182,50 @@ typedef struct ember_linear_attention_options {
 EMBER_API EMBER_CHECKED ember_status ember_linear_attention(
     ember_flow *flow, ember_tensor *q, ember_tensor *k, ember_tensor *v, ember_tensor *gate,
     const ember_linear_attention_options *options, ember_tensor **y);
+/** How ember_fft_conv() convolves. Start from {0}: a zero field means the default. */
+typedef struct ember_fft_conv_options {
+    /** NULL: causal. Otherwise a kernel of k's shape for later tokens: two-sided, with lag 0 in
+     * both (its two values add up). */
+    ember_tensor *k_rev;
+    bool tap_rows;   /**< kernels are [L_k, D/head_dim], a row a lag, as operations make them; their
+                        rows may be strided. Otherwise contiguous [D/head_dim, L_k] */
+    size_t taps;     /**< only lags 0 .. taps - 1 (a partial kernel); 0: all L_k */
+    bool circular;   /**< the past comes round: the sequence repeats with `period` */
+    size_t period;   /**< of a circular one; 0, or less than the sequence's length: that length */
+    size_t head_dim; /**< of H3's outer product; 0: 1, channel by channel */
+    bool gelu;       /**< act is the exact GELU; otherwise the identity */
+    float dropout;   /**< in training, the chance of a channel to be zero all along a sequence; the
+                        others are divided by 1 - dropout */
+    bool exact;      /**< outputs keep every bit whatever comes later: see below */
+} ember_fft_conv_options;
+
+/**
+ * Long convolution of each sequence: v = u * pre_gate,
+ *   y[t] = post_gate[t] * act(sum_j k[j] v[t - j] + skip * v[t]),
+ * over all tokens of the sequence before t, by fast Fourier transforms: O(T log T). All of u,
+ * pre_gate, post_gate and y are [T, D]; gates and skip may be NULL. k has L_k lags, any number;
+ * what lies further back counts as 0. Gradients go to every tensor. Poli et al. 2023, "Hyena
+ * Hierarchy", arXiv:2302.10866; Fu et al. 2023, "FlashFFTConv", arXiv:2311.05908.
+ *
+ * With head_dim d, H3's outer product (Fu et al. 2022, arXiv:2212.14052): kernels and skip [D/d]
+ * belong to heads of d channels, both gates are needed, and channel j of a head is
+ *   y_j = sum_i post_i * act(conv(u_i pre_j) + skip u_i pre_j).
+ *
+ * Causal ones keep a state: what was seen, and what it will add to tokens to come, for which work
+ * is done in blocks of 1, 2, 4, ... tokens (an online convolution), so L tokens one by one take O(L
+ * log^2 L). The state grows with the tokens, up to L_k of them.
+ *
+ * A transform rounds, and its rounding reaches everywhere: a later token changes earlier outputs by
+ * some 1e-7 of the largest value that there is. With `exact` it changes none, at about the price of
+ * decoding: tokens meet in direct sums, or in blocks of which one ends before the other begins.
+ *
+ * @retval EMBER_E_RANGE  a causal option for a convolution that is not, or dropout outside [0, 1).
+ */
+EMBER_API EMBER_CHECKED ember_status ember_fft_conv(ember_flow *flow,
+                                                    const ember_fft_conv_options *options,
+                                                    ember_tensor *u, ember_tensor *k,
+                                                    ember_tensor *skip, ember_tensor *pre_gate,
+                                                    ember_tensor *post_gate, ember_tensor **y);
 
 /** What a selective scan reads: E channels in `groups` alike parts, N states each. */
 typedef struct ember_scan_inputs {

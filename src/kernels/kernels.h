@@ -10,6 +10,7 @@
 #include "kernels/activation.h"
 #include "kernels/adamw.h"
 #include "kernels/attention.h"
+#include "kernels/fft.h"
 #include "kernels/gemm_i8.h"
 #include "kernels/scan.h"
 #include "kernels/short_conv.h"

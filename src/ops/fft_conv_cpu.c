@@ -1,0 +1,629 @@
+// The long convolution by transforms: groups of up to EM_FC_LANES neighbouring channels at a time.
+//
+// A sequence is taken whole, or, where the kernel is much shorter, in segments of A tokens: from
+// the H = lags - 1 inputs before them to the F inputs after them that reach them. Of what comes
+// round in a segment nothing reaches the A places that are taken, nor the lags that have taps.
+#include "ops/fft_conv.h"
+
+#include "kernels/fft.h"
+
+// One sequence's segments.
+struct plan {
+    size_t N;            // numbers of a transform: 2 N values
+    size_t A;            // outputs of a segment
+    size_t past, T;      // inputs before the outputs, outputs
+    size_t before, late; // lags of k, of k_rev that matter
+};
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static size_t power_of_2(size_t least)
+{
+    size_t n = 1;
+    while (n < least)
+        n *= 2;
+    return n;
+}
+
+// The longest transform for lags that short: longer ones cost more than segments.
+static size_t longest(size_t lags)
+{
+    return larger(256, 4 * power_of_2(lags));
+}
+
+static double work_of(size_t N, size_t segments)
+{
+    double levels = N > 8192 ? 8 : 4; // and what is not butterflies, more where caches end
+    for (size_t n = N; n > 1; n /= 2)
+        levels++;
+    return levels * (double)N * (double)segments;
+}
+
+static struct plan plan_of(const struct em_fft_conv *f, size_t past, size_t T)
+{
+    struct plan p = {.past = past, .T = T};
+    p.before = f->attr.circular ? T : smaller(f->taps, past + T);
+    p.late = f->attr.circular ? T : smaller(f->late, T);
+    const size_t around = p.late ? p.late - 1 : 0, lags = p.before + around;
+    const size_t values = larger(past + T, T + larger(p.before - 1, around ? past + around : 0));
+    p.N = power_of_2((values + 1) / 2);
+    p.A = T;
+    if (f->attr.circular) return p;
+    const size_t most = longest(lags);
+    double best = p.N <= most ? work_of(p.N, 1) : 1e300;
+    const struct plan whole = p;
+    for (size_t N = power_of_2((lags + 1) / 2); N <= most && N <= whole.N; N *= 2) {
+        if (2 * N < lags) continue;
+        const size_t A = 2 * N - lags + 1;
+        const double work = work_of(N, (T + A - 1) / A);
+        if (A >= T && whole.N <= N) continue;
+        if (work >= best) continue;
+        best = work;
+        p.N = N;
+        p.A = smaller(A, T);
+    }
+    return p;
+}
+
+// At least the N of every plan of up to T tokens.
+static size_t most_numbers(const struct em_fft_conv *f, size_t T)
+{
+    const size_t past = f->causal && f->call->slot >= 0 ? f->taps - 1 : 0;
+    const size_t lags = f->attr.circular ? T : smaller(f->taps, past + T);
+    const size_t late = f->attr.circular ? T : smaller(f->late, T);
+    const size_t whole = power_of_2((past + T + larger(lags, late) + 1) / 2);
+    return f->attr.circular ? whole : smaller(whole, longest(lags + late));
+}
+
+// ---- scratch ----
+
+struct sizes {
+    size_t N, rows, threads;
+    bool training;
+};
+
+static struct sizes sizes_of(const struct em_call *c, size_t T)
+{
+    const struct em_fft_conv f = em_fft_conv_of(c);
+    struct sizes z = {most_numbers(&f, T), T, em_call_threads(c), em_is_training(c)};
+    if (f.causal && c->slot >= 0) {
+        const size_t block = em_fft_conv_block(f.taps);
+        z.rows += f.taps;
+        z.N = larger(z.N, smaller(block, EM_FC_LARGEST));
+        z.rows = larger(z.rows, smaller(2 * block, EM_FC_LARGEST));
+    }
+    return z;
+}
+
+ember_status em_fft_conv_cpu_scratch(const struct em_call *c, size_t T, size_t *bytes)
+{
+    size_t lags;
+    const struct em_fft_conv f = em_fft_conv_of(c);
+    if (!em_add_size(f.taps, T, &lags) || lags > SIZE_MAX / 4096)
+        return em_fail(EMBER_E_NOMEM, "fft_conv: %zu lags and %zu tokens do not fit into memory",
+                       f.taps, T);
+    const struct sizes z = sizes_of(c, T);
+    for (size_t i = 0; i < z.threads; i++) {
+        for (int w = 0; w < (z.training ? 4 : 2); w++)
+            EM_TRY(em_add_scratch(c, 1, em_fft_floats(z.N), bytes));
+        for (int r = 0; r < 3; r++)
+            EM_TRY(em_add_scratch(c, z.rows, EM_FC_LANES, bytes));
+        EM_TRY(em_add_scratch(c, (size_t)2 * EM_FC_DIRECT, EM_FC_LANES, bytes));
+    }
+    // Counted as floats: more than enough.
+    return em_add_scratch(c, z.threads, sizeof(struct em_fft_conv_scratch), bytes);
+}
+
+static struct em_fft_conv_scratch *take_scratch(const struct em_call *c)
+{
+    // What the program was planned for, whatever the batch: offsets are those of the shape rule.
+    const struct sizes z = sizes_of(c, em_flow_options(em_program_flow(c->program))->max_tokens);
+    struct em_fft_conv_scratch *all = em_scratch_take(em_scratch_of(c), z.threads * sizeof *all);
+    for (size_t i = 0; i < z.threads; i++) {
+        struct em_fft_conv_scratch *s = &all[i];
+        *s = (struct em_fft_conv_scratch){0};
+        s->work = em_take_floats(c, 1, em_fft_floats(z.N));
+        s->spectrum = em_take_floats(c, 1, em_fft_floats(z.N));
+        if (z.training) {
+            s->other = em_take_floats(c, 1, em_fft_floats(z.N));
+            s->gradient = em_take_floats(c, 1, em_fft_floats(z.N));
+        }
+        s->signal = em_take_floats(c, z.rows, EM_FC_LANES);
+        s->rows = em_take_floats(c, z.rows, EM_FC_LANES);
+        s->more = em_take_floats(c, z.rows, EM_FC_LANES);
+        s->taps = em_take_floats(c, (size_t)2 * EM_FC_DIRECT, EM_FC_LANES);
+    }
+    return all;
+}
+
+// ---- rows of a group ----
+
+static size_t head_of(const struct em_fft_conv_group *g, size_t lane)
+{
+    return (g->channel + lane) / g->f->d;
+}
+
+// The channel of u and post_gate that a lane's signal has.
+static size_t partner(const struct em_fft_conv_group *g, size_t lane)
+{
+    return head_of(g, lane) * g->f->d + g->i;
+}
+
+// Partners' columns of an input's rows, one beside the other.
+static void gather(const struct em_fft_conv_group *g, const ember_tensor *x, size_t start,
+                   size_t count, float *rows)
+{
+    for (size_t t = 0; t < count; t++)
+        for (size_t lane = 0; lane < g->lanes; lane++)
+            rows[t * EM_FC_LANES + lane] = em_row(x, start + t)[partner(g, lane)];
+}
+
+// What goes in at tokens [start, start + count) of the batch. `own`: room for gathered rows.
+static struct em_fft_rows batch_rows(const struct em_fft_conv_group *g, size_t start, size_t count,
+                                     float *own)
+{
+    const ember_tensor *u = g->f->call->in[EM_FC_U], *pre = g->f->call->in[EM_FC_PRE];
+    struct em_fft_rows r = {.count = count, .lanes = g->lanes};
+    if (g->f->d > 1) {
+        gather(g, u, start, count, own);
+        r.x = own, r.stride = EM_FC_LANES;
+    } else {
+        r.x = em_row(u, start) + g->channel, r.stride = u->stride[0];
+    }
+    if (pre) r.gate = em_row(pre, start) + g->channel, r.gate_stride = pre->stride[0];
+    return r;
+}
+
+void em_fft_conv_signal(const struct em_fft_conv_group *g, size_t s, size_t seen, size_t begin,
+                        size_t end, float *rows)
+{
+    const struct em_fft_conv *f = g->f;
+    const size_t start = f->call->exec->batch->offset[s], block = em_fft_conv_block(f->taps);
+    const struct em_slot *in = seen ? em_slot_in(f->call, s) : NULL;
+    for (; begin < end && begin < seen; begin++, rows += EM_FC_LANES) {
+        const float *row = in->tokens + begin % block * em_fft_conv_row(f);
+        for (size_t lane = 0; lane < g->lanes; lane++) {
+            const size_t c = g->channel + lane;
+            rows[lane] = f->d > 1 ? row[partner(g, lane)] * row[f->D + c] : row[c];
+        }
+    }
+    if (begin == end) return;
+    const struct em_fft_rows r = batch_rows(g, start + begin - seen, end - begin, rows);
+    for (size_t t = 0; t < r.count; t++)
+        for (size_t lane = 0; lane < g->lanes; lane++)
+            rows[t * EM_FC_LANES + lane] =
+                r.x[t * r.stride + lane] * (r.gate ? r.gate[t * r.gate_stride + lane] : 1);
+}
+
+// Inputs [begin, end), counted from the first one that the plan has, as values 0 .. of `work`.
+static void read_inputs(const struct em_fft_conv_group *g, size_t s, const struct plan *p,
+                        size_t begin, size_t end, float *work)
+{
+    const size_t start = g->f->call->exec->batch->offset[s];
+    if (!p->past) {
+        const struct em_fft_rows r = batch_rows(g, start + begin, end - begin, g->scratch->signal);
+        em_kernels()->fft_read_f32(work, p->N, 0, &r);
+        return;
+    }
+    const size_t seen = em_fft_conv_seen(g->f, s), first = seen - p->past;
+    em_fft_conv_signal(g, s, seen, first + begin, first + end, g->scratch->signal);
+    em_kernels()->fft_read_f32(work, p->N, 0,
+                               &(struct em_fft_rows){.x = g->scratch->signal,
+                                                     .stride = EM_FC_LANES,
+                                                     .count = end - begin,
+                                                     .lanes = g->lanes});
+}
+
+// ---- spectra ----
+
+static float *value_at(float *work, size_t N, size_t i)
+{
+    return i < N ? work + em_fft_row(i) : work + em_fft_row(i - N) + EM_FC_LANES;
+}
+
+// Lags first, first + 1, ... of a kernel as values at, at + 1, ..., or from `at` downwards with the
+// other sign.
+static void read_taps(const struct em_fft_conv_group *g, const ember_tensor *k, size_t N,
+                      float *work, size_t at, size_t first, size_t count, bool down)
+{
+    const float *tap = em_f32(k);
+    for (size_t j = 0; j < count; j++) {
+        float *to = value_at(work, N, down ? at - j : at + j);
+        for (size_t lane = 0; lane < g->lanes; lane++) {
+            const float x = tap[em_fft_conv_tap(g->f, k, head_of(g, lane), first + j)];
+            to[lane] += down ? -x : x;
+        }
+    }
+}
+
+static void add_taps(const struct em_fft_conv_group *g, const ember_tensor *k, size_t N,
+                     float *work, size_t at, size_t first, size_t count, bool down)
+{
+    float *tap = em_f32(k);
+    const float scale = 1 / (float)N;
+    for (size_t j = 0; j < count; j++) {
+        const float *from = value_at(work, N, down ? at - j : at + j);
+        for (size_t lane = 0; lane < g->lanes; lane++)
+            tap[em_fft_conv_tap(g->f, k, head_of(g, lane), first + j)] +=
+                scale * (down ? -from[lane] : from[lane]);
+    }
+}
+
+typedef void each_taps(const struct em_fft_conv_group *g, const ember_tensor *k, size_t N,
+                       float *work, size_t at, size_t first, size_t count, bool down);
+
+// Where the plan's kernel has its taps among the 2 N values: lag l at l, or at 2 N + l with the
+// other sign.
+static void place_taps(const struct em_fft_conv_group *g, const struct plan *p, bool gradients,
+                       float *work, each_taps *each)
+{
+    const struct em_call *c = g->f->call;
+    const ember_tensor *k = c->in[EM_FC_K], *rev = c->in[EM_FC_K_REV];
+    if (gradients) {
+        k = em_wants(c, EM_FC_K) ? k->grad : NULL;
+        rev = rev && em_wants(c, EM_FC_K_REV) ? rev->grad : NULL;
+    }
+    if (k && !g->f->attr.circular) each(g, k, p->N, work, 0, 0, p->before, false);
+    if (rev && p->late) {
+        each(g, rev, p->N, work, 0, 0, 1, false);
+        if (p->late > 1) each(g, rev, p->N, work, 2 * p->N - 1, 1, p->late - 1, true);
+    }
+    if (!k || !g->f->attr.circular) return;
+    const size_t T = p->T, taps = g->f->taps, period = larger(g->f->attr.period, T);
+    for (size_t round = 0; round < taps; round += period) {
+        // Lags 0 .. T - 1, and those before 0: -1 is tap period - 1.
+        each(g, k, p->N, work, 0, round, smaller(T, taps - round), false);
+        for (size_t l = 1; l < T; l++)
+            if (round + period - l < taps)
+                each(g, k, p->N, work, 2 * p->N - l, round + period - l, 1, true);
+    }
+}
+
+static void clear(float *work, size_t N)
+{
+    memset(work, 0, em_fft_floats(N) * sizeof *work);
+}
+
+static void finish_spectrum(float *work, size_t N)
+{
+    em_kernels()->fft_forward_f32(work, N);
+    em_kernels()->scale_f32(work, work, 1 / (float)N, em_fft_floats(N));
+}
+
+static void plan_spectrum(const struct em_fft_conv_group *g, const struct plan *p)
+{
+    clear(g->scratch->spectrum, p->N);
+    place_taps(g, p, false, g->scratch->spectrum, read_taps);
+    finish_spectrum(g->scratch->spectrum, p->N);
+}
+
+void em_fft_conv_spectrum(const struct em_fft_conv_group *g, size_t N, size_t first, size_t count)
+{
+    clear(g->scratch->spectrum, N);
+    if (first < g->f->taps)
+        read_taps(g, g->f->call->in[EM_FC_K], N, g->scratch->spectrum, 0, first,
+                  smaller(count, g->f->taps - first), false);
+    finish_spectrum(g->scratch->spectrum, N);
+}
+
+// ---- segments ----
+
+struct segment {
+    size_t H, A, F; // inputs before the outputs, outputs, inputs after them
+    size_t input;   // the first input
+};
+
+// Segment with outputs from token t on.
+static struct segment segment_at(const struct plan *p, size_t t)
+{
+    struct segment s = {.A = smaller(p->A, p->T - t)};
+    s.H = smaller(p->past + t, p->before - 1);
+    s.F = p->late ? smaller(p->T - t - s.A, p->late - 1) : 0;
+    if (p->A == p->T) s.H = p->past;
+    s.input = p->past + t - s.H;
+    return s;
+}
+
+static void convolve(const struct em_fft_conv_group *g, size_t s, const struct plan *p, float *rows)
+{
+    for (size_t t = 0; t < p->T; t += p->A) {
+        const struct segment q = segment_at(p, t);
+        read_inputs(g, s, p, q.input, q.input + q.H + q.A + q.F, g->scratch->work);
+        em_kernels()->fft_convolve_f32(g->scratch->work, g->scratch->spectrum, p->N);
+        em_kernels()->fft_take_f32(rows + t * EM_FC_LANES, g->scratch->work, p->N, q.H, q.A, false);
+    }
+}
+
+static size_t tokens_of(const struct em_call *c, size_t s)
+{
+    return c->exec->batch->offset[s + 1] - c->exec->batch->offset[s];
+}
+
+void em_fft_conv_whole(const struct em_fft_conv_group *g, size_t s, float *rows)
+{
+    const struct plan p = plan_of(g->f, 0, tokens_of(g->f->call, s));
+    plan_spectrum(g, &p);
+    convolve(g, s, &p, rows);
+}
+
+// ---- forward ----
+
+static void lane_values(const struct em_fft_conv_group *g, size_t s, float *mask, float *skip)
+{
+    const ember_tensor *t = g->f->call->in[EM_FC_SKIP];
+    for (size_t lane = 0; lane < EM_FC_LANES; lane++) {
+        const bool there = lane < g->lanes;
+        mask[lane] = there ? em_fft_conv_mask(g->f, s, g->channel + lane) : 0;
+        skip[lane] = there && t ? em_f32(t)[head_of(g, lane)] : 0;
+    }
+}
+
+// The rows of post_gate that go with the group's, gathered where they have to be.
+static const float *post_rows(const struct em_fft_conv_group *g, size_t start, size_t count,
+                              float *own, size_t *stride)
+{
+    const ember_tensor *post = g->f->call->in[EM_FC_POST];
+    if (!post) return NULL;
+    if (g->f->d == 1) {
+        *stride = post->stride[0];
+        return em_row(post, start) + g->channel;
+    }
+    gather(g, post, start, count, own);
+    *stride = EM_FC_LANES;
+    return own;
+}
+
+// Rows that are gathered or filtered at once, beside what came out of the transforms.
+enum { STRETCH = 256 };
+
+static void finish(const struct em_fft_conv_group *g, size_t s, const float *rows)
+{
+    const struct em_call *c = g->f->call;
+    const ember_tensor *y = c->out[0], *z = c->saved[0];
+    const size_t start = c->exec->batch->offset[s], T = tokens_of(c, s);
+    float mask[EM_FC_LANES], skip[EM_FC_LANES], u[STRETCH * EM_FC_LANES],
+        post[STRETCH * EM_FC_LANES];
+    lane_values(g, s, mask, skip);
+    for (size_t t = 0; t < T; t += STRETCH) {
+        const size_t n = smaller(STRETCH, T - t), at = start + t;
+        struct em_fft_finish f = {.v = batch_rows(g, at, n, u),
+                                  .conv = rows + t * EM_FC_LANES,
+                                  .skip = c->in[EM_FC_SKIP] ? skip : NULL,
+                                  .mask = mask,
+                                  .y = em_row(y, at) + g->channel,
+                                  .y_stride = y->stride[0],
+                                  .gelu = g->f->attr.gelu,
+                                  .add = g->i > 0};
+        f.post = post_rows(g, at, n, post, &f.post_stride);
+        if (z) {
+            f.z = em_f32(z) + at * z->stride[0] + g->i * g->f->D + g->channel;
+            f.z_stride = z->stride[0];
+        }
+        em_kernels()->fft_finish_f32(&f);
+    }
+}
+
+// ---- units: whole heads that a thread takes ----
+
+struct work {
+    struct em_fft_conv f;
+    struct em_fft_conv_scratch *scratch;
+};
+
+static size_t unit_channels(const struct em_fft_conv *f)
+{
+    return f->d < EM_FC_LANES ? EM_FC_LANES / f->d * f->d : f->d;
+}
+
+typedef void group_task(const struct em_fft_conv_group *g);
+
+static void over_groups(const struct work *w, size_t unit, unsigned thread, group_task *task)
+{
+    const size_t each = unit_channels(&w->f), stop = smaller((unit + 1) * each, w->f.D);
+    for (size_t c = unit * each; c < stop; c += EM_FC_LANES)
+        for (size_t i = 0; i < w->f.d; i++)
+            task(&(struct em_fft_conv_group){&w->f, &w->scratch[thread], c,
+                                             smaller(EM_FC_LANES, stop - c), i});
+}
+
+static void keep_unit(const struct work *w, size_t unit)
+{
+    const size_t each = unit_channels(&w->f), stop = smaller((unit + 1) * each, w->f.D);
+    for (size_t c = unit * each; c < stop; c += EM_FC_LANES)
+        em_fft_conv_keep(
+            &(struct em_fft_conv_group){&w->f, NULL, c, smaller(EM_FC_LANES, stop - c), 0});
+}
+
+static void forward_group(const struct em_fft_conv_group *g)
+{
+    const struct em_call *c = g->f->call;
+    size_t ready = 0; // the length whose spectrum is there
+    for (size_t s = 0; s < c->exec->batch->n_sequences; s++) {
+        float *rows = g->scratch->rows;
+        const bool state = c->slot >= 0 && (em_slot_in(c, s) || em_slot_out(c, s));
+        if (state || g->f->attr.exact) {
+            em_fft_conv_stream(g, s, rows);
+            ready = 0;
+        } else {
+            const struct plan p = plan_of(g->f, 0, tokens_of(c, s));
+            if (ready != p.T) plan_spectrum(g, &p);
+            ready = p.T;
+            convolve(g, s, &p, rows);
+        }
+        finish(g, s, rows);
+    }
+}
+
+static void forward_units(void *arg, size_t begin, size_t end, unsigned thread)
+{
+    for (size_t unit = begin; unit < end; unit++) {
+        over_groups(arg, unit, thread, forward_group);
+        keep_unit(arg, unit);
+    }
+}
+
+static void run_units(const struct em_call *c, em_task *task)
+{
+    struct work w = {.f = em_fft_conv_of(c)};
+    const size_t each = unit_channels(&w.f);
+    if (!c->out[0]->dim[0]) return;
+    w.scratch = take_scratch(c);
+    em_parallel(c->exec->pool, (w.f.D + each - 1) / each, 1, task, &w);
+}
+
+void em_fft_conv_cpu_forward(const struct em_call *c)
+{
+    const struct em_fft_conv f = em_fft_conv_of(c);
+    const ember_batch *b = c->exec->batch;
+    run_units(c, forward_units);
+    for (size_t s = 0; c->slot >= 0 && s < b->n_sequences; s++) {
+        struct em_slot *out = em_slot_out(c, s);
+        const size_t now = em_fft_conv_seen(&f, s) + tokens_of(c, s);
+        if (out) out->length = smaller(now, em_fft_conv_block(f.taps));
+    }
+}
+
+// ---- backward ----
+
+// The group's channels of a gradient that partners share: sums over the lanes of a head.
+static void add_partners(const struct em_fft_conv_group *g, const ember_tensor *d, size_t start,
+                         size_t count, const float *rows)
+{
+    for (size_t t = 0; t < count; t++)
+        for (size_t lane = 0; lane < g->lanes; lane++)
+            em_row(d, start + t)[partner(g, lane)] += rows[t * EM_FC_LANES + lane];
+}
+
+static ember_tensor *wanted(const struct em_call *c, unsigned i)
+{
+    return em_wants(c, i) ? c->in[i]->grad : NULL;
+}
+
+// dz of a sequence into rows, and post_gate's gradient.
+static void begin_backward(const struct em_fft_conv_group *g, size_t s, float *rows)
+{
+    const struct em_call *c = g->f->call;
+    const ember_tensor *dy = c->out[0]->grad, *z = c->saved[0], *d = wanted(c, EM_FC_POST);
+    const size_t start = c->exec->batch->offset[s], T = tokens_of(c, s);
+    float mask[EM_FC_LANES], skip[EM_FC_LANES], post[STRETCH * EM_FC_LANES],
+        dpost[STRETCH * EM_FC_LANES];
+    lane_values(g, s, mask, skip);
+    for (size_t t = 0; t < T; t += STRETCH) {
+        const size_t n = smaller(STRETCH, T - t), at = start + t;
+        struct em_fft_gradient q = {.v = {.count = n, .lanes = g->lanes},
+                                    .dy = em_row(dy, at) + g->channel,
+                                    .dy_stride = dy->stride[0],
+                                    .mask = mask,
+                                    .dz = rows + t * EM_FC_LANES,
+                                    .gelu = g->f->attr.gelu};
+        q.post = post_rows(g, at, n, post, &q.post_stride);
+        if (z) {
+            q.z = em_f32(z) + at * z->stride[0] + g->i * g->f->D + g->channel;
+            q.z_stride = z->stride[0];
+        }
+        if (d && g->f->d == 1) {
+            q.dpost = em_row(d, at) + g->channel, q.dpost_stride = d->stride[0];
+        } else if (d) {
+            memset(dpost, 0, sizeof dpost);
+            q.dpost = dpost, q.dpost_stride = EM_FC_LANES;
+        }
+        em_kernels()->fft_begin_backward_f32(&q);
+        if (d && g->f->d > 1) add_partners(g, d, at, n, dpost);
+    }
+}
+
+static void end_backward(const struct em_fft_conv_group *g, size_t s, float *dz, const float *dv)
+{
+    const struct em_call *c = g->f->call;
+    const ember_tensor *du = wanted(c, EM_FC_U), *dpre = wanted(c, EM_FC_PRE),
+                       *dskip = wanted(c, EM_FC_SKIP);
+    const size_t start = c->exec->batch->offset[s], T = tokens_of(c, s);
+    float mask[EM_FC_LANES], skip[EM_FC_LANES], u[STRETCH * EM_FC_LANES], dx[STRETCH * EM_FC_LANES],
+        sum[EM_FC_LANES] = {0};
+    lane_values(g, s, mask, skip);
+    for (size_t t = 0; t < T; t += STRETCH) {
+        const size_t n = smaller(STRETCH, T - t), at = start + t;
+        struct em_fft_gradient q = {.v = batch_rows(g, at, n, u),
+                                    .skip = c->in[EM_FC_SKIP] ? skip : NULL,
+                                    .dz = dz + t * EM_FC_LANES,
+                                    .dv = dv + t * EM_FC_LANES,
+                                    .dskip = dskip ? sum : NULL};
+        if (dpre) q.dgate = em_row(dpre, at) + g->channel, q.dgate_stride = dpre->stride[0];
+        if (du && g->f->d == 1) {
+            q.dx = em_row(du, at) + g->channel, q.dx_stride = du->stride[0];
+        } else if (du) {
+            memset(dx, 0, sizeof dx);
+            q.dx = dx, q.dx_stride = EM_FC_LANES;
+        }
+        em_kernels()->fft_end_backward_f32(&q);
+        if (du && g->f->d > 1) add_partners(g, du, at, n, dx);
+    }
+    for (size_t lane = 0; dskip && lane < g->lanes; lane++)
+        em_f32(dskip)[head_of(g, lane)] += sum[lane];
+}
+
+// dv of a sequence, and its part of the kernel's spectrum's gradient.
+static void correlate(const struct em_fft_conv_group *g, size_t s, const struct plan *p,
+                      const float *dz, float *dv, bool taps)
+{
+    struct em_fft_conv_scratch *x = g->scratch;
+    memset(dv, 0, (p->past + p->T) * EM_FC_LANES * sizeof *dv);
+    for (size_t t = 0; t < p->T; t += p->A) {
+        const struct segment q = segment_at(p, t);
+        const size_t inputs = q.H + q.A + q.F;
+        if (taps) read_inputs(g, s, p, q.input, q.input + inputs, x->other);
+        em_kernels()->fft_read_f32(x->work, p->N, q.H,
+                                   &(struct em_fft_rows){.x = dz + t * EM_FC_LANES,
+                                                         .stride = EM_FC_LANES,
+                                                         .count = q.A,
+                                                         .lanes = EM_FC_LANES});
+        em_kernels()->fft_correlate_f32(x->work, x->other, x->spectrum, taps ? x->gradient : NULL,
+                                        p->N);
+        em_kernels()->fft_take_f32(dv + q.input * EM_FC_LANES, x->work, p->N, 0, inputs, true);
+    }
+}
+
+static void backward_group(const struct em_fft_conv_group *g)
+{
+    const struct em_call *c = g->f->call;
+    const bool taps = em_wants(c, EM_FC_K) || em_wants(c, EM_FC_K_REV);
+    struct em_fft_conv_scratch *x = g->scratch;
+    struct plan ready = {0}; // whose spectrum is there, and whose gradient is being summed
+    for (size_t s = 0; s < c->exec->batch->n_sequences; s++) {
+        const size_t seen = em_fft_conv_seen(g->f, s);
+        const struct plan p = plan_of(g->f, smaller(seen, g->f->taps - 1), tokens_of(c, s));
+        if (memcmp(&p, &ready, sizeof p) != 0) {
+            if (ready.N && taps) {
+                em_kernels()->fft_inverse_f32(x->gradient, ready.N);
+                place_taps(g, &ready, true, x->gradient, add_taps);
+            }
+            plan_spectrum(g, &p);
+            if (taps) clear(x->gradient, p.N);
+            ready = p;
+        }
+        begin_backward(g, s, x->rows);
+        correlate(g, s, &p, x->rows, x->more, taps);
+        end_backward(g, s, x->rows, x->more + p.past * EM_FC_LANES);
+    }
+    if (!taps) return;
+    em_kernels()->fft_inverse_f32(x->gradient, ready.N);
+    place_taps(g, &ready, true, x->gradient, add_taps);
+}
+
+static void backward_units(void *arg, size_t begin, size_t end, unsigned thread)
+{
+    for (size_t unit = begin; unit < end; unit++)
+        over_groups(arg, unit, thread, backward_group);
+}
+
+void em_fft_conv_cpu_backward(const struct em_call *c)
+{
+    run_units(c, backward_units);
+}
