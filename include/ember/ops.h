@@ -248,6 +248,35 @@ EMBER_API EMBER_CHECKED ember_status ember_selective_scan(ember_flow *flow,
                                                           const ember_scan_inputs *in,
                                                           size_t groups, ember_tensor **y);
 
+/** The most layers of sines that a filter's network may have. */
+#define EMBER_FILTER_HIDDEN 16
+
+/** A filter as a function of the position. All tensors are parameters. */
+typedef struct ember_filter_network {
+    ember_tensor *z;                               /**< [L, E]: what stands for each position */
+    ember_tensor *t;                               /**< [L, 1]: its time */
+    ember_tensor *deltas;                          /**< [C]: rates of decay, without gradient */
+    ember_tensor *frequency;                       /**< [W]: of all sines */
+    ember_tensor *skip;                            /**< [C], added to row 0; or NULL */
+    ember_tensor *weight[EMBER_FILTER_HIDDEN + 1]; /**< [W, E], [W, W] .. [C, W] */
+    ember_tensor *bias[EMBER_FILTER_HIDDEN];       /**< [W] */
+    size_t hidden;                                 /**< layers of sines */
+    float shift;                                   /**< added to the decaying window */
+    bool normalise; /**< each row is divided by the sum of its magnitudes */
+} ember_filter_network;
+
+/**
+ * The filter of a long convolution: k [n, C], at most L rows: as many as the batch's furthest
+ * sequence has tokens, its state's included, and twice as many where it leaves a state.
+ * h = z W_0^T + b_0; h = sin(frequency h) W_i^T + b_i; m = sin(frequency h) W^T;
+ * k[i][c] = m[i][c] (exp(-t_i |deltas_c|) + shift). Poli et al. 2023, arXiv:2302.10866. Where
+ * tokens come in small parts, rows are computed once for as long as the parameters stay as they
+ * are. EMBER_E_RANGE for another number of layers.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_implicit_filter(ember_flow *flow,
+                                                           const ember_filter_network *network,
+                                                           ember_tensor **k);
+
 /* ---- Mixture of Experts ---- */
 
 /** The most experts that a token may go to. */

@@ -99,6 +99,7 @@ struct em_exec {
     struct em_pool *pool;
     struct em_scratch scratch;
     const ember_batch *batch;
+    size_t reach;            // rows of em_out_reach()
     const int32_t *position; // [T]: of each token in its sequence, states' positions included
 };
 
@@ -147,6 +148,14 @@ ember_status em_out_tokens(struct em_call *c, unsigned i, ember_dtype dtype, con
                            unsigned ndim) EMBER_CHECKED;
 ember_status em_out_sequences(struct em_call *c, unsigned i, ember_dtype dtype, const size_t *dim,
                               unsigned ndim) EMBER_CHECKED;
+// Output i has `limit` rows at most: as many as the furthest sequence of the batch has tokens,
+// those that its state has seen included, and twice as many where it leaves a state.
+ember_status em_out_reach(struct em_call *c, unsigned i, ember_dtype dtype, size_t limit,
+                          const size_t *dim, unsigned ndim) EMBER_CHECKED;
+// What the operation makes now stays in memory until it makes it anew: nothing else of the program
+// uses that memory. For what depends on parameters alone; em_weights_version() says when it is old.
+void em_lasting(ember_tensor *t);
+uint64_t em_weights_version(const struct em_call *c); // 1 at least; another after every change
 // Output i's rows are those of expert e in a dispatch plan, at most max_rows of `like`.
 ember_status em_out_expert(struct em_call *c, unsigned i, ember_dtype dtype,
                            const ember_tensor *like, ember_tensor *plan, size_t expert,
@@ -159,9 +168,10 @@ void em_need_inputs(struct em_call *c);
 void em_need_targets(struct em_call *c, size_t vocabulary);
 // Kept to the end of the pass (statistics the trainer reads).
 void em_keep(ember_tensor *t);
-bool em_is_training(const struct em_call *c);      // the program has gradients
-bool em_is_reference(const struct em_call *c);     // the program runs on that backend
-unsigned em_call_threads(const struct em_call *c); // threads that a run may use, for scratch sizes
+bool em_is_training(const struct em_call *c);       // the program has gradients
+bool em_is_reference(const struct em_call *c);      // the program runs on that backend
+unsigned em_call_threads(const struct em_call *c);  // threads that a run may use, for scratch sizes
+size_t em_call_max_tokens(const struct em_call *c); // of a batch of the program
 void em_need_scratch(struct em_call *c, size_t bytes);
 
 // Fails with EMBER_E_SHAPE "op: ..." unless t is a contiguous (rows may be strided if `strided`)

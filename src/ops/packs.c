@@ -45,6 +45,11 @@ void em_packs_changed(struct em_packs *w)
     w->version++;
 }
 
+uint64_t em_packs_version(const struct em_packs *w)
+{
+    return w->version;
+}
+
 size_t em_packs_bytes(const struct em_packs *w)
 {
     size_t bytes = 0;

@@ -8,8 +8,9 @@ struct em_packs;
 
 ember_status em_packs_create(struct em_packs **weights) EMBER_CHECKED;
 void em_packs_destroy(struct em_packs *w);
-void em_packs_changed(struct em_packs *w);       // every packed copy is stale now
-size_t em_packs_bytes(const struct em_packs *w); // of all copies that are needed
+void em_packs_changed(struct em_packs *w);           // every packed copy is stale now
+uint64_t em_packs_version(const struct em_packs *w); // grows with every change
+size_t em_packs_bytes(const struct em_packs *w);     // of all copies that are needed
 
 // Announces that (tensor, which, type) will be used; idempotent.
 ember_status em_packs_need(struct em_packs *w, ember_tensor *t, enum em_pack which,

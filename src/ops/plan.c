@@ -258,8 +258,9 @@ static void find_lifetimes(struct em_program *p)
     }
     for (size_t i = 0; i < p->n_tensors; i++) {
         const ember_tensor *t = p->tensor[i];
-        if (!t->info->keep || t->info->root != t) continue;
+        if (t->info->root != t || !(t->info->keep || t->info->lasting)) continue;
         touch(t, p->n_steps - 1);
+        if (t->info->lasting) touch(t, 0);
     }
 }
 

@@ -6,7 +6,13 @@
 #include "ops/program.h"
 
 // Where a tensor's number of rows (its first dimension) comes from when the program runs.
-enum em_rows_source { EM_ROWS_FIXED, EM_ROWS_TOKENS, EM_ROWS_SEQUENCES, EM_ROWS_EXPERT };
+enum em_rows_source {
+    EM_ROWS_FIXED,
+    EM_ROWS_TOKENS,
+    EM_ROWS_SEQUENCES,
+    EM_ROWS_EXPERT,
+    EM_ROWS_REACH
+};
 
 #define EM_NEVER SIZE_MAX
 
@@ -16,10 +22,11 @@ struct em_tensor_info {
     ember_tensor *root;
     size_t root_offset; // bytes
     enum em_rows_source rows;
-    size_t multiple;          // rows per unit of the source
+    size_t multiple;          // rows per unit of the source; EM_ROWS_REACH: the most rows
     const ember_tensor *plan; // EM_ROWS_EXPERT
     size_t expert;
     bool keep;
+    bool lasting; // its memory is its own in every run
     bool is_grad;
     bool fused;     // it exists only within a sum that its operation makes now: nobody can read it
     bool unreached; // a gradient that nobody writes: its call's backward is given zeros

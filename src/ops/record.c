@@ -141,6 +141,25 @@ ember_status em_out_sequences(struct em_call *c, unsigned i, ember_dtype dtype, 
                         ndim);
 }
 
+ember_status em_out_reach(struct em_call *c, unsigned i, ember_dtype dtype, size_t limit,
+                          const size_t *dim, unsigned ndim)
+{
+    EM_TRY(counted_rows(c, i, dtype, EM_ROWS_REACH, limit, dim, ndim));
+    c->out[i]->info->multiple = limit;
+    if (c->out[i]->grad) c->out[i]->grad->info->multiple = limit;
+    return EMBER_OK;
+}
+
+void em_lasting(ember_tensor *t)
+{
+    t->info->root->info->lasting = true;
+}
+
+uint64_t em_weights_version(const struct em_call *c)
+{
+    return em_packs_version(c->program->packs);
+}
+
 ember_status em_out_expert(struct em_call *c, unsigned i, ember_dtype dtype,
                            const ember_tensor *like, ember_tensor *plan, size_t expert,
                            const size_t *dim, unsigned ndim)
@@ -255,6 +274,11 @@ bool em_is_training(const struct em_call *c)
 bool em_is_reference(const struct em_call *c)
 {
     return c->program->options.backend == EM_REFERENCE;
+}
+
+size_t em_call_max_tokens(const struct em_call *c)
+{
+    return c->program->options.max_tokens;
 }
 
 unsigned em_call_threads(const struct em_call *c)

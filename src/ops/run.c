@@ -34,6 +34,9 @@ void em_resolve_rows(const struct em_program *p, ember_tensor *t)
     case EM_ROWS_FIXED: return;
     case EM_ROWS_TOKENS: t->dim[0] = batch->n_tokens * info->multiple; break;
     case EM_ROWS_SEQUENCES: t->dim[0] = batch->n_sequences * info->multiple; break;
+    case EM_ROWS_REACH:
+        t->dim[0] = p->exec.reach < info->multiple ? p->exec.reach : info->multiple;
+        break;
     case EM_ROWS_EXPERT: {
         const int32_t *offset = em_i32(info->plan);
         t->dim[0] = (size_t)(offset[info->expert + 1] - offset[info->expert]) * info->multiple;
@@ -175,8 +178,13 @@ ember_status em_program_forward(struct em_program *p, const struct em_run *run)
     x->step = run->step;
     x->batch = b;
     x->position = p->position;
+    x->reach = 0;
     for (size_t s = 0; s < b->n_sequences; s++) {
         const size_t start = b->state_in && b->state_in[s] ? b->state_in[s]->position : 0;
+        const size_t length = start + b->offset[s + 1] - b->offset[s];
+        // An online convolution prepares sums for as many tokens again.
+        const size_t reach = b->state_out && b->state_out[s] ? 2 * length : length;
+        if (reach > x->reach) x->reach = reach;
         for (size_t t = b->offset[s]; t < b->offset[s + 1]; t++)
             p->position[t] = (int32_t)(start + t - b->offset[s]);
     }

@@ -24,7 +24,7 @@ struct op_input {
     float apart;     // > 0: the values of a vector along the last dimension lie this far apart
 };
 
-enum { OP_INPUTS = 8, OP_OUTPUTS = 4 };
+enum { OP_INPUTS = 16, OP_OUTPUTS = 4 };
 
 struct op_case;
 // Calls the operation. out[] has OP_OUTPUTS places, all NULL before.
