@@ -13,6 +13,8 @@
 #include "kernels/fft.h"
 #include "kernels/gemm_i8.h"
 #include "kernels/scan.h"
+
+#include "kernels/recurrent.h"
 #include "kernels/short_conv.h"
 
 struct em_kernels {

@@ -1,4 +1,6 @@
 // Running a planned program.
+#include <float.h>
+
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "ops/bytes.h"
@@ -101,6 +103,16 @@ static ember_status check_states(const struct em_program *p, const struct em_run
     return status;
 }
 
+static ember_status check_timespans(const ember_batch *b)
+{
+    for (size_t t = 0; b->timespans && t < b->n_tokens; t++)
+        if (!(b->timespans[t] > 0) || b->timespans[t] > FLT_MAX)
+            return em_fail(EMBER_E_RANGE,
+                           "timespans[%zu] is %g; it has to be finite and greater than 0", t,
+                           (double)b->timespans[t]);
+    return EMBER_OK;
+}
+
 static ember_status check_batch(const struct em_program *p, const struct em_run *run)
 {
     const ember_batch *b = run->batch;
@@ -116,6 +128,7 @@ static ember_status check_batch(const struct em_program *p, const struct em_run 
     for (size_t s = 0; s < b->n_sequences; s++)
         if (b->offset[s] >= b->offset[s + 1])
             return em_fail(EMBER_E_SHAPE, "sequence %zu of the batch has no tokens", s);
+    EM_TRY(check_timespans(b));
     if (p->vocabulary) {
         if (!b->tokens)
             return em_fail(EMBER_E_SHAPE, "the model reads tokens, and the batch has none");

@@ -102,6 +102,8 @@ static void bench_init(struct op_bench *b, const struct op_case *c, uint64_t see
     b->targets = op_alloc(b->rows, sizeof *b->targets);
     b->inputs = op_alloc(b->rows * c->width, sizeof *b->inputs);
     fill(b, b->inputs, b->rows * c->width, c->width, &(struct op_input){0});
+    b->timespans = op_alloc(b->rows, sizeof *b->timespans);
+    fill(b, b->timespans, b->rows, b->rows, &(struct op_input){.low = 0.2f, .high = 2});
     for (size_t t = 0; c->vocabulary && t < b->rows; t++) {
         b->tokens[t] = (int32_t)em_rng_below(&b->rng, c->vocabulary);
         b->targets[t] =
@@ -119,6 +121,7 @@ static void bench_deinit(struct op_bench *b)
     free(b->tokens);
     free(b->targets);
     free(b->inputs);
+    free(b->timespans);
 }
 
 // A batch of `rows` tokens (at least one) in a random number of sequences.
@@ -133,6 +136,7 @@ static void set_rows(struct op_bench *b, size_t rows)
     b->batch = (ember_batch){.n_tokens = T, .n_sequences = S, .offset = b->offset};
     if (b->c->vocabulary) b->batch.tokens = b->tokens, b->batch.targets = b->targets;
     if (b->c->width) b->batch.inputs = b->inputs;
+    if (b->c->timespans) b->batch.timespans = b->timespans;
 }
 
 // ---- programs ----

@@ -24,7 +24,11 @@ struct op_input {
     float apart;     // > 0: the values of a vector along the last dimension lie this far apart
 };
 
+<<<<<<< HEAD
 enum { OP_INPUTS = 16, OP_OUTPUTS = 4 };
+=======
+enum { OP_INPUTS = 32, OP_OUTPUTS = 4 };
+>>>>>>> 2c20f28 (ops: LSTM, GRU, LTC and CfC cells over packed sequences)
 
 struct op_case;
 // Calls the operation. out[] has OP_OUTPUTS places, all NULL before.
@@ -43,6 +47,7 @@ struct op_case {
     size_t sequences;  // at most; 0: 1
     size_t vocabulary; // of tokens and targets; 0: the batch has none
     size_t width;      // of the batch's inputs; 0: it has none
+    bool timespans;    // the batch has them
     bool stateful;     // sequences are also fed in pieces, through states, and one by one
     bool loss;       // out[0] is the loss; otherwise a random linear function of all f32 outputs is
     bool evaluation; // gradients are taken of a pass that is not a training one

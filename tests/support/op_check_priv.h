@@ -17,7 +17,7 @@ struct op_bench {
     ember_batch batch;
     size_t *offset, present; // rows of this run
     int32_t *tokens, *targets;
-    float *inputs;
+    float *inputs, *timespans;
 };
 
 // One program.

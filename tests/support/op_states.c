@@ -14,7 +14,7 @@ struct piece {
 struct whole {
     struct op_bench *b;
     ember_batch batch;
-    float *row[OP_INPUTS], *inputs; // row: NULL where an input has no rows
+    float *row[OP_INPUTS], *inputs, *timespans; // row: NULL where an input has no rows
     int32_t *tokens, *targets;
     size_t *offset;
     ember_state **in, **out;
@@ -35,6 +35,7 @@ static struct whole keep_whole(struct op_bench *b)
         if (b->c->in[i].kind != OP_PARAMETER)
             w.row[i] = copy_of(b->param[i].data, em_tensor_bytes(&b->param[i]));
     w.inputs = copy_of(b->inputs, T * b->c->width * sizeof *w.inputs);
+    w.timespans = copy_of(b->timespans, T * sizeof *w.timespans);
     w.tokens = copy_of(b->tokens, T * sizeof *w.tokens);
     w.targets = copy_of(b->targets, T * sizeof *w.targets);
     w.offset = op_alloc(S + 1, sizeof *w.offset);
@@ -53,9 +54,11 @@ static void give_back(struct whole *w)
         free(w->row[i]);
     }
     memcpy(b->inputs, w->inputs, b->rows * b->c->width * sizeof *w->inputs);
+    memcpy(b->timespans, w->timespans, b->rows * sizeof *w->timespans);
     memcpy(b->tokens, w->tokens, b->rows * sizeof *w->tokens);
     memcpy(b->targets, w->targets, b->rows * sizeof *w->targets);
     free(w->inputs);
+    free(w->timespans);
     free(w->tokens);
     free(w->targets);
     free(w->offset);
@@ -78,6 +81,7 @@ static void put_pieces(struct whole *w, const struct piece *p, size_t n)
                    rows * each * sizeof(float));
         }
         memcpy(b->inputs + at * width, w->inputs + from * width, rows * width * sizeof(float));
+        memcpy(b->timespans + at, w->timespans + from, rows * sizeof(float));
         memcpy(b->tokens + at, w->tokens + from, rows * sizeof *w->tokens);
         memcpy(b->targets + at, w->targets + from, rows * sizeof *w->targets);
         w->offset[k] = at;
