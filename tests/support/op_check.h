@@ -24,11 +24,7 @@ struct op_input {
     float apart;     // > 0: the values of a vector along the last dimension lie this far apart
 };
 
-<<<<<<< HEAD
-enum { OP_INPUTS = 16, OP_OUTPUTS = 4 };
-=======
 enum { OP_INPUTS = 32, OP_OUTPUTS = 4 };
->>>>>>> 2c20f28 (ops: LSTM, GRU, LTC and CfC cells over packed sequences)
 
 struct op_case;
 // Calls the operation. out[] has OP_OUTPUTS places, all NULL before.
