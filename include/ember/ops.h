@@ -247,6 +247,9 @@ typedef struct ember_scan_inputs {
 EMBER_API EMBER_CHECKED ember_status ember_selective_scan(ember_flow *flow,
                                                           const ember_scan_inputs *in,
                                                           size_t groups, ember_tensor **y);
+/** y [T, D], row t the mean of its sequence's rows up to t. Keeps D floats in the state. */
+EMBER_API EMBER_CHECKED ember_status ember_running_mean(ember_flow *flow, ember_tensor *x,
+                                                        ember_tensor **y);
 
 /** The most layers of sines that a filter's network may have. */
 #define EMBER_FILTER_HIDDEN 16
