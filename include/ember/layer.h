@@ -206,6 +206,7 @@ typedef struct ember_filling {
      * its ember_init says. A buffer (EMBER_INIT_BUFFER) that a file lacks is filled by it, too. */
     void (*fill)(const void *context, ember_random *random, ember_tensor *param);
     const void *context; /**< has to live as long as the model: the layer's struct does */
+    float scale;         /**< of a normal start's standard deviation; 0: 1 */
     bool no_decay;       /**< weight decay leaves it alone, though it is a matrix */
 } ember_filling;
 

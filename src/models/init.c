@@ -33,6 +33,7 @@ void em_param_init(struct em_param *p, double range, struct em_rng *rng)
 {
     float *w = em_f32(&p->tensor);
     const size_t n = ember_tensor_count(&p->tensor);
+    if (p->filling.scale > 0) range *= (double)p->filling.scale;
     if (p->filling.fill) {
         p->filling.fill(p->filling.context, rng, &p->tensor);
         return;
