@@ -7,6 +7,9 @@ One step is forward, backward, clipping to norm 1 and AdamW, on random ids and r
 busy moment of the machine meets them all.  Figures are medians over all timed steps.  PyTorch gets its
 best: scaled-dot-product attention, the fused AdamW, and for a mixture of experts the fastest of
 transformers' expert paths on this machine.
+
+Peak memory is the largest resident size of a process that runs two steps and nothing else: a new one for
+each of PyTorch's modes, on the expert path that was fastest; what importing PyTorch took is given beside it.
 """
 
 import argparse
@@ -106,6 +109,27 @@ def serve(args):
         print(json.dumps([step() for _ in range(int(line))]), flush=True)
 
 
+def resident(field):
+    """VmHWM (the largest so far) or VmRSS of this process, in bytes."""
+    with open("/proc/self/status") as f:
+        return next(1024 * int(line.split()[1]) for line in f if line.startswith(field + ":"))
+
+
+def serve_peak(args):
+    """The process whose memory is measured: two steps of one mode, by one expert path."""
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(args.threads)
+    folder, mode, path = args.peak
+    imported = resident("VmRSS")
+    step = TorchStep(folder, mode, args.batch, args.seq, None if path == "None" else path)
+    step()
+    step()
+    print(json.dumps({"peak_bytes": resident("VmHWM"), "imported_bytes": imported}))
+
+
 class Torch:
     def __init__(self, folder, mode, args):
         self.label = f"torch {mode}"
@@ -115,6 +139,12 @@ class Torch:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         self.info = json.loads(self.process.stdout.readline() or '{"ready": false}')
         self.works = self.info["ready"]
+        if not self.works:
+            return
+        command[2:5] = ["--peak", folder, mode, str(self.info["experts"])]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
+        if done.returncode == 0:
+            self.info |= json.loads(done.stdout)
 
     def steps(self, n):
         self.process.stdin.write(f"{n}\n")
@@ -174,21 +204,26 @@ def measure(folder, args):
             "steps": len(times),
             "tokens_per_s": tokens / median,
             "gflops": 6 * active * tokens / median / 1e9,
+            "peak_bytes": c.info.get("peak_bytes"),
             "info": c.info,
         }
     rates = {label: r["tokens_per_s"] for label, r in result["contestants"].items()}
-    result["ratios"] = {f"{e} / {t}": rates[e] / rates[t] for e in rates if e.startswith("ember") for t in rates if t.startswith("torch")}
+    pairs = [(e, t) for e in rates if e.startswith("ember") for t in rates if t.startswith("torch")]
+    result["ratios"] = {f"{e} / {t}": rates[e] / rates[t] for e, t in pairs}
+    peaks = {label: r["peak_bytes"] for label, r in result["contestants"].items()}
+    result["memory_ratios"] = {f"{e} / {t}": peaks[e] / peaks[t] for e, t in pairs if peaks[e] and peaks[t]}
     return result
 
 
 def show(result):
     print(f"\n{result['config']}: {result['active_parameters']:,} active parameters")
-    print(f"{'':16}{'tokens/s':>10}{'GFLOP/s':>10}{'s/step':>10}{'min':>10}{'max':>10}  experts by")
+    print(f"{'':16}{'tokens/s':>10}{'GFLOP/s':>10}{'s/step':>10}{'min':>10}{'max':>10}{'MiB':>8}  experts by")
     for label, r in result["contestants"].items():
         print(f"{label:16}{r['tokens_per_s']:10.0f}{r['gflops']:10.1f}{r['step_s']:10.3f}{r['min_s']:10.3f}{r['max_s']:10.3f}"
-              f"  {r['info'].get('experts') or ''}")
+              f"{(r['peak_bytes'] or 0) / (1 << 20):8.0f}  {r['info'].get('experts') or ''}")
     for pair, ratio in result["ratios"].items():
-        print(f"{pair:32}{ratio:6.2f}")
+        memory = result["memory_ratios"].get(pair)
+        print(f"{pair:32}{ratio:6.2f} times as fast" + (f", {memory:.2f} of the memory" if memory else ""))
 
 
 def main():
@@ -204,9 +239,10 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", metavar="FILE", help="write the figures as JSON")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.worker:
-        return serve(args)
+    if args.worker or args.peak:
+        return serve(args) if args.worker else serve_peak(args)
     results = []
     for folder in args.configs:
         results.append(measure(folder, args))

@@ -198,14 +198,16 @@ static ember_status run_gradients(struct em_model *m, const struct input *in,
     struct em_model_outputs outputs;
     int32_t *targets = em_calloc(in->T, sizeof *targets);
     if (!targets) return EMBER_E_NOMEM;
-    ember_status status = em_program_create(&(struct em_program_options){.backend = job->backend,
-                                                                         .pool = job->pool,
-                                                                         .max_tokens = in->T,
-                                                                         .max_sequences = 1,
-                                                                         .packs = m->packs,
-                                                                         .gradients = true,
-                                                                         .bf16 = job->bf16},
-                                            &p);
+    ember_status status =
+        em_program_create(&(struct em_program_options){.backend = job->backend,
+                                                       .pool = job->pool,
+                                                       .max_tokens = in->T,
+                                                       .max_sequences = 1,
+                                                       .packs = m->packs,
+                                                       .gradients = true,
+                                                       .recompute = EM_RECOMPUTE_CHEAP,
+                                                       .bf16 = job->bf16},
+                          &p);
     if (status != EMBER_OK) {
         em_free(targets);
         return status;

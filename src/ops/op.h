@@ -56,7 +56,10 @@ enum {
     // backward looks at em_fresh(c, i): it overwrites such a gradient instead of adding, so that
     // nobody has
     // to fill it with zeros first.
-    EM_OP_SETS_FRESH = 1
+    EM_OP_SETS_FRESH = 1,
+    // costs so little that its output is made again for backward steps that read it, instead of
+    // being kept from forward (ops/recompute.c).
+    EM_OP_REPEATS = 2
 };
 
 struct em_call {

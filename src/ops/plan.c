@@ -5,131 +5,37 @@
 #include "base/alloc.h"
 #include "ops/program_priv.h"
 
-static ember_status push_step(struct em_program *p, struct em_call *c, bool backward)
+ember_status em_push_step(struct em_program *p, struct em_call *c, bool backward)
 {
     EM_TRY(em_grow(&p->step, &p->steps_capacity, p->n_steps + 1, sizeof *p->step));
     p->step[p->n_steps++] = (struct step){.call = c, .backward = backward};
     return EMBER_OK;
 }
 
-// ---- recomputation: a region's calls get a second life in backward ----
-
-static ember_tensor *second_life(struct em_program *p, ember_tensor *t)
-{
-    struct em_tensor_info *from = t->info;
-    if (from->copy) return from->copy;
-    ember_tensor *copy = em_program_tensor(p);
-    if (!copy) return NULL;
-    struct em_tensor_info *info = copy->info;
-    *copy = *t; // the gradient is shared: there is one
-    *info = *from;
-    copy->info = info;
-    info->keep = false;
-    info->last = EM_NEVER;
-    info->root = copy;
-    from->copy = copy;
-    if (from->root != t && !(info->root = second_life(p, from->root))) return NULL;
-    return copy;
-}
-
-static struct em_call *clone_call(struct em_program *p, const struct em_call *c)
-{
-    struct em_call *d = em_arena_alloc(&p->arena, sizeof *d);
-    if (!d) return NULL;
-    *d = *c;
-    d->in = em_arena_alloc(&p->arena, (c->n_in ? c->n_in : 1) * sizeof *d->in);
-    d->fresh = em_arena_alloc(&p->arena, (c->n_in ? c->n_in : 1) * sizeof *d->fresh);
-    d->zero = em_arena_alloc(&p->arena, (c->n_in ? c->n_in : 1) * sizeof *d->zero);
-    if (!d->in || !d->fresh || !d->zero) return NULL;
-    for (unsigned i = 0; i < c->n_in; i++) {
-        ember_tensor *t = c->in[i];
-        // Made in this region (its root has a second life already): read the copy.
-        if (t && t->info && t->info->root->info->copy) t = second_life(p, t);
-        if (c->in[i] && !t) return NULL;
-        d->in[i] = t;
-    }
-    for (unsigned i = 0; i < c->n_out; i++)
-        if (c->out[i] && !(d->out[i] = second_life(p, c->out[i]))) return NULL;
-    for (unsigned i = 0; i < c->n_saved; i++)
-        if (c->saved[i] && !(d->saved[i] = second_life(p, c->saved[i]))) return NULL;
-    // What runs by a plan of the region runs by its copy.
-    for (unsigned i = 0; i < c->n_out + c->n_saved; i++) {
-        ember_tensor *t = i < c->n_out ? d->out[i] : d->saved[i - c->n_out];
-        if (t && t->info->plan && t->info->plan->info->copy)
-            t->info->plan = t->info->plan->info->copy;
-    }
-    return d;
-}
-
-static bool reads_in(const struct em_op *op, unsigned i)
-{
-    return i < 8 && (op->backward_reads & EM_READS_IN(i));
-}
-
-// Pushes the clones of calls [begin, end) that backward needs, and replaces them in `backward`.
-static ember_status clone_region(struct em_program *p, struct em_call **backward, size_t begin,
-                                 size_t end)
-{
-    for (size_t i = begin; i < end; i++)
-        if (!(backward[i] = clone_call(p, p->call[i]))) return EMBER_E_NOMEM;
-    bool *needed = em_calloc(end - begin, sizeof *needed);
-    if (!needed) return EMBER_E_NOMEM;
-    // A root is needed when backward reads it, or a needed call does. `last` serves as the mark for
-    // now.
-    for (size_t i = begin; i < end; i++) {
-        const struct em_call *c = backward[i];
-        for (unsigned j = 0; j < c->n_in; j++)
-            if (c->in[j] && c->in[j]->info && reads_in(c->op, j))
-                c->in[j]->info->root->info->last = 1;
-        for (unsigned j = 0; j < c->n_out; j++)
-            if (c->out[j] && (c->op->backward_reads & EM_READS_OUT(j)))
-                c->out[j]->info->root->info->last = 1;
-        for (unsigned j = 0; j < c->n_out + c->n_saved; j++) {
-            const ember_tensor *t = j < c->n_out ? c->out[j] : c->saved[j - c->n_out];
-            if (t && t->info->plan) t->info->plan->info->root->info->last = 1;
-        }
-    }
-    for (size_t i = end; i-- > begin;) {
-        const struct em_call *c = backward[i];
-        bool need = c->n_saved > 0;
-        for (unsigned j = 0; j < c->n_out; j++)
-            need = need || (c->out[j] && c->out[j]->info->root->info->last == 1);
-        needed[i - begin] = need;
-        for (unsigned j = 0; need && j < c->n_in; j++)
-            if (c->in[j] && c->in[j]->info) c->in[j]->info->root->info->last = 1;
-    }
-    ember_status status = EMBER_OK;
-    for (size_t i = begin; i < end && status == EMBER_OK; i++)
-        if (needed[i - begin]) status = push_step(p, backward[i], false);
-    em_free(needed);
-    // The originals' copies belong to this region: nobody else may pick them up.
-    for (size_t i = 0; i < p->n_tensors; i++)
-        p->tensor[i]->info->copy = NULL;
-    return status;
-}
-
 static ember_status schedule(struct em_program *p)
 {
     p->n_steps = 0;
     for (size_t i = 0; i < p->n_calls; i++)
-        EM_TRY(push_step(p, p->call[i], false));
+        EM_TRY(em_push_step(p, p->call[i], false));
     p->n_forward = p->n_steps;
     if (!p->options.gradients || !p->loss) return EMBER_OK;
     struct em_call **backward = em_alloc(p->n_calls * sizeof *backward);
     if (!backward) return EMBER_E_NOMEM;
+    if (p->options.recompute == EM_RECOMPUTE_CHEAP) em_find_repeats(p);
     memcpy(backward, p->call, p->n_calls * sizeof *backward);
     ember_status status = EMBER_OK;
     for (size_t i = p->n_calls; i-- > 0 && status == EMBER_OK;) {
         const int region = p->call[i]->region;
-        if (p->options.recompute && region >= 0 &&
+        if (p->options.recompute == EM_RECOMPUTE_REGIONS && region >= 0 &&
             (i + 1 == p->n_calls || p->call[i + 1]->region != region)) {
             size_t begin = i;
             while (begin > 0 && p->call[begin - 1]->region == region)
                 begin--;
-            status = clone_region(p, backward, begin, i + 1);
+            status = em_recompute_region(p, backward, begin, i + 1);
         }
-        if (status == EMBER_OK && backward[i]->op->backend[EM_CPU].backward)
-            status = push_step(p, backward[i], true);
+        if (!backward[i]->op->backend[EM_CPU].backward) continue;
+        if (status == EMBER_OK) status = em_repeat_inputs(p, &backward[i]);
+        if (status == EMBER_OK) status = em_push_step(p, backward[i], true);
     }
     em_free(backward);
     return status;
@@ -244,7 +150,7 @@ static void find_lifetimes(struct em_program *p)
         for (unsigned i = 0; i < c->n_in; i++) {
             if (!c->in[i]) continue;
             touch_rows(c->in[i], s);
-            if (!backward || reads_in(c->op, i)) touch(c->in[i], s);
+            if (!backward || em_reads_in(c->op, i)) touch(c->in[i], s);
             if (backward) touch(c->in[i]->grad, s);
         }
         for (unsigned i = 0; i < c->n_out; i++) {
@@ -324,6 +230,7 @@ static void forget_plan(struct em_program *p)
         struct em_tensor_info *info = p->tensor[i]->info;
         info->first = info->last = EM_NEVER;
         info->alias = info->copy = NULL;
+        info->repeats = NULL;
         info->unreached = false;
     }
     for (size_t i = 0; i < p->n_calls; i++) {

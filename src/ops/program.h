@@ -8,6 +8,14 @@
 #include "ops/packs.h"
 #include "ops/state.h"
 
+// What backward reads of forward may be kept, or made again by the same kernels, bit for bit
+// (ops/recompute.c).
+enum em_recompute {
+    EM_RECOMPUTE_NONE,
+    EM_RECOMPUTE_CHEAP,   // outputs of cheap operations (norms, gates) are made again when wanted
+    EM_RECOMPUTE_REGIONS, // regions (blocks) keep only their input and run again in backward
+};
+
 struct em_program_options {
     enum em_backend backend;
     struct em_pool *pool;   // borrowed; NULL: the calling thread
@@ -15,8 +23,8 @@ struct em_program_options {
     size_t max_tokens;      // T: no batch may have more
     size_t max_sequences;   // S
     bool gradients;         // record for backward
-    bool recompute;         // regions (blocks) keep only their input and run again in backward
-    bool bf16;              // matrix products in bf16; the reference backend ignores it
+    enum em_recompute recompute;
+    bool bf16; // matrix products in bf16; the reference backend ignores it
 };
 
 ember_status em_program_create(const struct em_program_options *options,

@@ -35,7 +35,9 @@ struct em_tensor_info {
     size_t first, last;  // steps that touch it, EM_NEVER when none
     ember_tensor *alias; // a root whose memory this one shares (a passed gradient)
     size_t number;       // while residuals are fused
-    ember_tensor *copy;  // while regions are cloned: the tensor's second life
+    ember_tensor *copy;  // the tensor's second life in backward, once it has one (regions: while
+                         // they are cloned)
+    const struct em_call *repeats; // makes it again for those backward steps that read it
 };
 
 struct step {
@@ -87,5 +89,21 @@ ember_tensor *em_grad_for(struct em_program *p, ember_tensor *t);
 void em_resolve_rows(const struct em_program *p, ember_tensor *t);
 void em_place(struct em_program *p, char *block);
 ember_status em_fuse_residuals(struct em_program *p) EMBER_CHECKED;
+ember_status em_push_step(struct em_program *p, struct em_call *c, bool backward) EMBER_CHECKED;
+
+// True when backward needs input i.
+static inline bool em_reads_in(const struct em_op *op, unsigned i)
+{
+    return i < 8 && (op->backward_reads & EM_READS_IN(i));
+}
+
+// Pushes clones of the calls [begin, end) as far as backward needs them, and puts them into
+// `backward`.
+ember_status em_recompute_region(struct em_program *p, struct em_call **backward, size_t begin,
+                                 size_t end) EMBER_CHECKED;
+// Marks what calls of cheap operations make; then, before each backward step, pushes those calls
+// again that its inputs need and lets it read their second output.
+void em_find_repeats(struct em_program *p);
+ember_status em_repeat_inputs(struct em_program *p, struct em_call **call) EMBER_CHECKED;
 
 #endif

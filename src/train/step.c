@@ -38,7 +38,9 @@ ember_status em_stepper_open(struct em_model *model, struct em_trainable *traina
                                                           .max_tokens = tokens,
                                                           .max_sequences = tokens,
                                                           .gradients = true,
-                                                          .recompute = o->recompute,
+                                                          .recompute = o->recompute
+                                                                           ? EM_RECOMPUTE_REGIONS
+                                                                           : EM_RECOMPUTE_CHEAP,
                                                           .bf16 = o->bf16},
                              &s.program));
     ember_status status = em_model_record(model, s.program, EM_HEAD_LOSS, &s.outputs);

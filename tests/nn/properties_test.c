@@ -159,7 +159,7 @@ struct runner {
 };
 
 static void runner_open(struct runner *r, const struct em_model *m, enum em_backend backend,
-                        bool gradients, bool recompute)
+                        bool gradients, enum em_recompute recompute)
 {
     assert_int_equal(em_program_create(&(struct em_program_options){.backend = backend,
                                                                     .max_tokens = TOKENS,
@@ -287,7 +287,8 @@ static void check_outputs(struct subject *s, enum em_backend backend)
     free(b);
 }
 
-static void gradients(struct subject *s, enum em_backend backend, bool recompute, float *to)
+static void gradients(struct subject *s, enum em_backend backend, enum em_recompute recompute,
+                      float *to)
 {
     struct runner r;
     const size_t offset[] = {0, 5, 11, TOKENS};
@@ -307,13 +308,15 @@ static void check_gradients(struct subject *s)
 {
     const size_t n = s->m->n_values;
     float *cpu = malloc(n * sizeof *cpu), *again = malloc(n * sizeof *again);
-    gradients(s, EM_CPU, false, cpu);
-    gradients(s, EM_CPU, true, again);
-    for (size_t i = 0; i < n; i++)
-        if (memcmp(&cpu[i], &again[i], sizeof *cpu))
-            fail_msg("recomputation changes gradient %zu from %g to %g: %s", i, (double)cpu[i],
-                     (double)again[i], s->config);
-    gradients(s, EM_REFERENCE, false, again);
+    gradients(s, EM_CPU, EM_RECOMPUTE_NONE, cpu);
+    for (enum em_recompute r = EM_RECOMPUTE_CHEAP; r <= EM_RECOMPUTE_REGIONS; r++) {
+        gradients(s, EM_CPU, r, again);
+        for (size_t i = 0; i < n; i++)
+            if (memcmp(&cpu[i], &again[i], sizeof *cpu))
+                fail_msg("recomputation changes gradient %zu from %g to %g: %s", i, (double)cpu[i],
+                         (double)again[i], s->config);
+    }
+    gradients(s, EM_REFERENCE, EM_RECOMPUTE_NONE, again);
     size_t at = 0;
     for (size_t i = 0; i < s->m->params.count; i++) {
         const struct em_param *p = s->m->params.param[i];

@@ -456,11 +456,11 @@ static void random_graphs(void **state)
     (void)state;
     for (uint64_t seed = 0; seed < op_rounds(400); seed++) {
         struct graph *g = new_graph(seed);
-        for (unsigned way = 0; way < 4; way++) {
+        for (unsigned way = 0; way < 6; way++) {
             struct em_program *p = record_graph(
                 g, &(struct em_program_options){.backend = way & 1 ? EM_CPU : EM_REFERENCE,
                                                 .gradients = true,
-                                                .recompute = way & 2});
+                                                .recompute = (enum em_recompute)(way / 2)});
             allocate(p);
             check_memory(p);
             check_run(g, p, ROWS, seed);

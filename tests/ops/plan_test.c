@@ -12,7 +12,7 @@ enum { WIDTH = 6 };
 static float w_data[WIDTH * WIDTH], dw_data[WIDTH * WIDTH];
 static ember_tensor w, dw;
 
-static struct em_program *new_chain(bool gradients, bool recompute, size_t tokens)
+static struct em_program *new_chain(bool gradients, enum em_recompute recompute, size_t tokens)
 {
     struct em_program *p;
     CHECK_OK(em_tensor_init(&w, EMBER_F32, (size_t[]){WIDTH, WIDTH}, 2, w_data));
@@ -41,7 +41,7 @@ static void extend_chain(struct em_program *p, size_t blocks, ember_tensor **x)
     }
 }
 
-static size_t block_bytes(bool gradients, bool recompute, size_t blocks)
+static size_t block_bytes(bool gradients, enum em_recompute recompute, size_t blocks)
 {
     enum { TOKENS = 1024 };
     struct em_program *p = new_chain(gradients, recompute, TOKENS);
@@ -61,11 +61,14 @@ static void memory_of_a_chain(void **state)
 {
     (void)state;
     // A residual stream, a layer's inner rows, and its output: whatever the depth.
-    assert_int_equal(block_bytes(false, false, 4), block_bytes(false, false, 64));
-    assert_true(block_bytes(false, false, 64) <= 4);
-    // Backward needs two activations of each block and its input; recomputed, the input alone.
-    assert_int_equal(block_bytes(true, false, 40) - block_bytes(true, false, 20), 20 * 3);
-    assert_int_equal(block_bytes(true, true, 40) - block_bytes(true, true, 20), 20);
+    assert_int_equal(block_bytes(false, EM_RECOMPUTE_NONE, 4),
+                     block_bytes(false, EM_RECOMPUTE_NONE, 64));
+    assert_true(block_bytes(false, EM_RECOMPUTE_NONE, 64) <= 4);
+    // Backward needs two activations of each block and its input; without what the activation
+    // made, one less; recomputed, the input alone.
+    static const size_t each[] = {3, 2, 1};
+    for (enum em_recompute r = 0; r <= EM_RECOMPUTE_REGIONS; r++)
+        assert_int_equal(block_bytes(true, r, 40) - block_bytes(true, r, 20), 20 * each[r]);
 }
 
 struct count {
@@ -93,7 +96,7 @@ static void profiles_count_every_step_once(void **state)
 {
     (void)state;
     enum { BLOCKS = 5 };
-    for (int recompute = 0; recompute < 2; recompute++) {
+    for (enum em_recompute recompute = 0; recompute <= EM_RECOMPUTE_REGIONS; recompute++) {
         struct em_program *p = new_chain(true, recompute, 2);
         ember_tensor *x, *loss;
         CHECK_OK(ember_inputs(em_program_flow(p), WIDTH, &x));
@@ -111,8 +114,9 @@ static void profiles_count_every_step_once(void **state)
         em_clock_use(NULL);
         struct count count = {0};
         em_program_visit(p, count_call, &count);
-        // Forward: 3 + 3 for each block; backward: 2 (inputs have none) + 3; again: 2 of each.
-        assert_int_equal(p->n_steps, 3 + 2 + 6 * BLOCKS + (recompute ? 2 * BLOCKS : 0));
+        // Forward: 3 + 3 for each block; backward: 2 (inputs have none) + 3; again: the
+        // activation of each block, or that and the product before it.
+        assert_int_equal(p->n_steps, 3 + 2 + 6 * BLOCKS + (size_t)recompute * BLOCKS);
         CHECK_NEAR(count.seconds, p->n_steps, 0, "recompute %d", recompute);
         em_program_reset_profile(p);
         count = (struct count){0};
@@ -132,7 +136,7 @@ static void plans_are_made_anew(void **state)
     const ember_batch batch = {
         .n_tokens = 2, .n_sequences = 1, .offset = (size_t[]){0, 2}, .inputs = inputs};
     for (int twice = 0; twice < 2; twice++)
-        for (int recompute = 0; recompute < 2; recompute++) {
+        for (enum em_recompute recompute = 0; recompute <= EM_RECOMPUTE_REGIONS; recompute++) {
             struct em_program *p = new_chain(true, recompute, 2);
             ember_flow *f = em_program_flow(p);
             ember_tensor *x, *y, *loss;
@@ -154,7 +158,8 @@ static void plans_are_made_anew(void **state)
             CHECK_OK(em_program_backward(p));
             CHECK_FAILS(em_program_backward(p), EMBER_E_STATE,
                         "backward needs a forward with gradients before it");
-            if (!twice && !recompute) memcpy(expected, dw_data, sizeof expected);
+            if (!twice && recompute == EM_RECOMPUTE_NONE)
+                memcpy(expected, dw_data, sizeof expected);
             assert_memory_equal(dw_data, expected, sizeof expected);
             em_program_destroy(p);
         }

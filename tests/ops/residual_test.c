@@ -110,7 +110,8 @@ static ember_tensor *record(struct net *n, enum shape shape, ember_tensor *x)
     }
 }
 
-static struct net *new_net(enum shape shape, enum em_backend backend, bool recompute, bool keep)
+static struct net *new_net(enum shape shape, enum em_backend backend, enum em_recompute recompute,
+                           bool keep)
 {
     struct net *n = em_calloc(1, sizeof *n);
     ember_tensor *x, *loss;
@@ -167,10 +168,10 @@ static void fused_sums_have_the_same_bits(void **state)
 {
     (void)state;
     for (int shape = 0; shape < SHAPES; shape++)
-        for (int recompute = 0; recompute < 2; recompute++) {
+        for (enum em_recompute recompute = 0; recompute <= EM_RECOMPUTE_REGIONS; recompute++) {
             struct net *fused = new_net((enum shape)shape, EM_CPU, recompute, false);
             struct net *apart = new_net((enum shape)shape, EM_CPU, recompute, true);
-            if (!recompute) {
+            if (recompute == EM_RECOMPUTE_NONE) {
                 if (sums_of(fused) != left[shape] || sums_of(apart) != sums[shape])
                     fail_msg("shape %d: %u sums, %u apart", shape, sums_of(fused), sums_of(apart));
             }

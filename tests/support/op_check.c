@@ -182,7 +182,7 @@ static void subject_create(struct op_bench *b, struct op_subject *s,
                            const struct em_program_options *given)
 {
     struct em_program_options options = *given;
-    *s = (struct op_subject){.in_region = given->recompute};
+    *s = (struct op_subject){.in_region = given->recompute == EM_RECOMPUTE_REGIONS};
     options.max_tokens = b->rows;
     options.max_sequences = b->c->sequences ? b->c->sequences : 1;
     CHECK_OK(em_program_create(&options, &s->program));
@@ -408,8 +408,10 @@ void check_op(const struct op_case *c, uint64_t seed)
                    &(struct em_program_options){
                        .backend = EM_CPU, .gradients = true, .bf16 = true, .pool = s.pool[1]});
     subject_create(&b, &s.recomputed,
-                   &(struct em_program_options){
-                       .backend = EM_CPU, .gradients = true, .recompute = true, .pool = s.pool[1]});
+                   &(struct em_program_options){.backend = EM_CPU,
+                                                .gradients = true,
+                                                .recompute = EM_RECOMPUTE_REGIONS,
+                                                .pool = s.pool[1]});
     check_rows(&b, &s, b.rows);
     if (b.rows > 2) check_rows(&b, &s, 1 + em_rng_below(&b.rng, b.rows - 1));
     if (b.rows > 1) check_rows(&b, &s, 1);
