@@ -69,6 +69,14 @@ LLAMA = {
     "max_position_embeddings": 128,
 }
 
+MAMBA = {
+    "vocab_size": 64,
+    "hidden_size": 24,
+    "state_size": 8,
+    "num_hidden_layers": 2,
+    "pad_token_id": 0,
+}
+
 # name: family, settings, and how the folder differs from what save_pretrained would write of itself.
 GOLDENS = {
     "lfm2": ("lfm2", LFM2, {}),
@@ -165,6 +173,13 @@ GOLDENS = {
                 "torch_dtype": "float32",
             },
         },
+    ),
+    "mamba": ("mamba", MAMBA, {}),
+    "mamba-bias": (
+        "mamba",
+        MAMBA | {"state_size": 5, "conv_kernel": 3, "expand": 1, "use_bias": True, "use_conv_bias": False, "time_step_rank": 5,
+                 "tie_word_embeddings": False, "layer_norm_epsilon": 1e-3, "pad_token_id": None},
+        {},
     ),
 }
 

@@ -25,7 +25,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
-FAMILIES = ("lfm2", "lfm2_moe", "lfm3", "llama")
+FAMILIES = ("lfm2", "lfm2_moe", "lfm3", "llama", "mamba")
 EAGER = {"attn_implementation": "eager"}
 
 
@@ -236,6 +236,22 @@ def difference(got, expected):
 def random_settings(family, seed):
     """A config of `family` at odd sizes, with every option that the family has drawn at random."""
     r = random.Random(f"{family} {seed}")
+    if family == "mamba":
+        vocab, hidden = r.choice([33, 64, 97, 150]), 4 * r.randint(2, 12)
+        return {
+            "vocab_size": vocab,
+            "hidden_size": hidden,
+            "num_hidden_layers": r.randint(1, 4),
+            "state_size": r.randint(1, 20),
+            "expand": r.randint(1, 3),
+            "conv_kernel": r.randint(2, 6),
+            "time_step_rank": r.choice(["auto", r.randint(1, 9)]),
+            "use_bias": r.random() < 0.5,
+            "use_conv_bias": r.random() < 0.5,
+            "layer_norm_epsilon": r.choice([1e-6, 1e-5, 1e-3]),
+            "tie_word_embeddings": r.random() < 0.5,
+            "pad_token_id": r.choice([None, 0, vocab - 1]),
+        }
     kv = r.choice([1, 2, 3])
     heads = kv * r.choice([1, 2, 3, 4])
     head_dim = 2 * r.randint(2, 8)

@@ -166,15 +166,16 @@ static json_t *block_of(struct em_reader *r, const char *type, double norm_eps, 
     json_t *block =
         json_pack("{s:s, s:{s:s, s:f}}", "type", type, "norm", "type", "rmsnorm", "eps", norm_eps);
     em_form_set(r, block, "sequence", sequence);
-    em_form_set(r, block, "channel", channel);
+    if (!json_is_null(channel)) em_form_set(r, block, "channel", channel); // null: none
     return block;
 }
 
 ember_status em_hf_layers(struct em_reader *r, const struct em_hf_shape *shape, const char *block,
                           em_hf_layer *layer, const void *own, json_t **form)
 {
-    json_t *result = em_form_new(r, shape->width, shape->vocabulary, shape->tied, shape->norm_eps,
-                                 em_read_padding(r, shape->padding, shape->vocabulary));
+    json_t *result = em_form_new(
+        r, shape->width, shape->vocabulary, shape->tied, shape->norm_eps,
+        shape->padding < -1 ? -1 : em_read_padding(r, shape->padding, shape->vocabulary));
     for (size_t i = 0; i < shape->layers && r->status == EMBER_OK; i++) {
         json_t *sequence = NULL, *channel = NULL;
         const ember_status status = layer(r, shape, own, i, &sequence, &channel);

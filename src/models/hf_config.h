@@ -11,7 +11,7 @@ struct em_hf_shape {
     double norm_eps;
     bool tied;
     const char *norm_key; // what the family calls norm_eps
-    ptrdiff_t padding;    // default of pad_token_id, -1: none
+    ptrdiff_t padding;    // default of pad_token_id, -1: none; -2: its row is like any other
 };
 // Reads them; `preset` holds the family's defaults (kv_heads 0: heads; head_dim 0: width / heads).
 struct em_hf_shape em_hf_read_shape(struct em_reader *r, const struct em_hf_shape *preset);
@@ -19,7 +19,8 @@ struct em_hf_shape em_hf_read_shape(struct em_reader *r, const struct em_hf_shap
 void em_hf_complete_shape(struct em_reader *r, const struct em_hf_shape *preset, json_t *config);
 
 // The form of a model of shape->layers blocks of type `block`: layer() says what mixes sequences
-// and channels in layer i (stolen); `own` is handed to it. Returns the reader's first failure.
+// and channels (json_null(): nothing does) in layer i (stolen); `own` is handed to it. Returns the
+// reader's first failure.
 typedef ember_status em_hf_layer(struct em_reader *r, const struct em_hf_shape *shape,
                                  const void *own, size_t i, json_t **sequence, json_t **channel);
 ember_status em_hf_layers(struct em_reader *r, const struct em_hf_shape *shape, const char *block,
