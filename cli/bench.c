@@ -81,6 +81,17 @@ static const struct cli_option attention_options[] = {
     {0},
 };
 
+static const struct cli_option fftconv_options[] = {
+    SIZE("batch", batch, "4", "sequences"),
+    SIZE("channels", channels, "256", "channels of a token"),
+    SIZE("length", length, "1024", "tokens of a sequence, and lags of the kernel"),
+    {"gated", CLI_FLAG, FIELD(gated),
+     .help = "with a gate before the convolution and one after it"},
+    BACKWARD,
+    SECONDS,
+    {0},
+};
+
 static const struct cli_option moe_options[] = {
     SIZE("tokens", tokens, "4096", "of the batch"),
     SIZE("dim", dim, "512", "width of the model"),
@@ -167,6 +178,8 @@ BENCHMARK(attention, "f32",
           "[--batch B] [--length T] [--heads H] [--kv-heads K] [--head-dim D] [--backward] "
           "[--json]",
           "causal attention")
+BENCHMARK(fftconv, "f32", "[--batch B] [--channels H] [--length L] [--gated] [--backward] [--json]",
+          "causal convolution as long as the sequence")
 BENCHMARK(moe, NULL,
           "[--tokens T] [--dim D] [--hidden F] [--experts E] [--top-k K] [--backward] [--json]",
           "a mixture of experts, beside a dense layer of the same active width")
@@ -177,11 +190,17 @@ BENCHMARK(cross_entropy, NULL, "[--tokens T] [--dim D] [--vocab V] [--dtype f32|
           "the loss and its kernels")
 
 static const struct cli_command *const commands[] = {
-    &train_command,         &prefill_command,
-    &decode_command,        &gemm_command,
-    &attention_command,     &moe_command,
-    &elementwise_command,   &optimizer_command,
-    &cross_entropy_command, NULL,
+    &train_command,
+    &prefill_command,
+    &decode_command,
+    &gemm_command,
+    &attention_command,
+    &fftconv_command,
+    &moe_command,
+    &elementwise_command,
+    &optimizer_command,
+    &cross_entropy_command,
+    NULL,
 };
 
 const struct cli_command command_bench = {

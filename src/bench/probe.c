@@ -55,7 +55,7 @@ void em_bench_probe_close(struct em_bench_probe *p)
 }
 
 // Gradients are wanted where tensors have one while operations are recorded.
-static ember_status want_gradients(struct em_bench_probe *p)
+ember_status em_bench_probe_want_gradients(struct em_bench_probe *p)
 {
     for (size_t i = 0; p->backward && i < p->params.count; i++) {
         ember_tensor *t = &p->params.param[i]->tensor;
@@ -73,7 +73,7 @@ ember_status em_bench_probe_rows(struct em_bench_probe *p, size_t width, ember_t
     if (!name) return EMBER_E_NOMEM;
     EM_TRY(ember_param(&p->build, &table, name, EMBER_INIT_NORMAL, EMBER_ROLE_OTHER,
                        (size_t[]){p->batch.n_tokens, width}, 2));
-    EM_TRY(want_gradients(p));
+    EM_TRY(em_bench_probe_want_gradients(p));
     return ember_embedding(em_program_flow(p->program), table, -1, x);
 }
 

@@ -35,6 +35,8 @@ void em_bench_probe_close(struct em_bench_probe *p);
 // A random activation [T, width] that wants a gradient where backward is measured.
 ember_status em_bench_probe_rows(struct em_bench_probe *p, size_t width,
                                  ember_tensor **x) EMBER_CHECKED;
+// Parameters declared by ember_param() get their gradients, where backward is measured.
+ember_status em_bench_probe_want_gradients(struct em_bench_probe *p) EMBER_CHECKED;
 // y is what was measured: [T, ...], or a loss itself. Takes the memory and fills the parameters.
 ember_status em_bench_probe_ready(struct em_bench_probe *p, ember_tensor *y) EMBER_CHECKED;
 
