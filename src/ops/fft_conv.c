@@ -119,8 +119,9 @@ const struct em_op em_op_fft_conv = {
 static ember_status need_state(ember_flow *flow, struct em_call *c)
 {
     const struct em_fft_conv f = em_fft_conv_of(c);
-    if (!f.causal || f.taps < 2) return EMBER_OK;
     const size_t block = em_fft_conv_block(f.taps);
+    em_attr(c, struct em_fft_conv_attr)->block = block;
+    if (!f.causal || f.taps < 2) return EMBER_OK;
     return em_need_state(flow, c,
                          &(struct em_state_spec){.name = "fft_conv",
                                                  .per_token = em_fft_conv_row(&f),

@@ -15,6 +15,7 @@ enum { EM_FC_LARGEST = 65536 };
 
 struct em_fft_conv_attr {
     size_t head_dim, taps, period;
+    size_t block; // of states: fixed when it is recorded, though a batch may bring fewer lags
     bool tap_rows, circular, gelu, exact;
     float dropout;
 };

@@ -94,7 +94,7 @@ static struct sizes sizes_of(const struct em_call *c, size_t T)
     const struct em_fft_conv f = em_fft_conv_of(c);
     struct sizes z = {most_numbers(&f, T), T, em_call_threads(c), em_is_training(c)};
     if (f.causal && c->slot >= 0) {
-        const size_t block = em_fft_conv_block(f.taps);
+        const size_t block = f.attr.block;
         z.rows += f.taps;
         z.N = larger(z.N, smaller(block, EM_FC_LARGEST));
         z.rows = larger(z.rows, smaller(2 * block, EM_FC_LARGEST));
@@ -185,7 +185,7 @@ void em_fft_conv_signal(const struct em_fft_conv_group *g, size_t s, size_t seen
                         size_t end, float *rows)
 {
     const struct em_fft_conv *f = g->f;
-    const size_t start = f->call->exec->batch->offset[s], block = em_fft_conv_block(f->taps);
+    const size_t start = f->call->exec->batch->offset[s], block = f->attr.block;
     const struct em_slot *in = seen ? em_slot_in(f->call, s) : NULL;
     for (; begin < end && begin < seen; begin++, rows += EM_FC_LANES) {
         const float *row = in->tokens + begin % block * em_fft_conv_row(f);
@@ -486,7 +486,7 @@ void em_fft_conv_cpu_forward(const struct em_call *c)
     for (size_t s = 0; c->slot >= 0 && s < b->n_sequences; s++) {
         struct em_slot *out = em_slot_out(c, s);
         const size_t now = em_fft_conv_seen(&f, s) + tokens_of(c, s);
-        if (out) out->length = smaller(now, em_fft_conv_block(f.taps));
+        if (out) out->length = smaller(now, f.attr.block);
     }
 }
 

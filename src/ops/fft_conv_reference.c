@@ -16,7 +16,7 @@ static struct view view_of(const struct em_call *c, size_t s)
     v.T = c->exec->batch->offset[s + 1] - v.start;
     v.past = em_fft_conv_seen(&v.f, s);
     v.in = v.past ? em_slot_in(c, s) : NULL;
-    v.block = em_fft_conv_block(v.f.taps);
+    v.block = v.f.attr.block;
     return v;
 }
 

@@ -150,7 +150,7 @@ static struct stream stream_of(const struct em_fft_conv_group *g, size_t s, floa
 {
     const struct em_call *c = g->f->call;
     const size_t *offset = c->exec->batch->offset;
-    struct stream x = {.g = g, .s = s, .rows = rows, .block = em_fft_conv_block(g->f->taps)};
+    struct stream x = {.g = g, .s = s, .rows = rows, .block = g->f->attr.block};
     x.seen = em_fft_conv_seen(g->f, s);
     x.now = x.seen + offset[s + 1] - offset[s];
     x.row = em_fft_conv_row(g->f);

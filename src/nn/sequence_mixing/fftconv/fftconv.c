@@ -1,0 +1,137 @@
+// Long convolution with a learned kernel, between gates that are projections of the input as well:
+//   [u | pre | post] = x W_in^T, y = (post act(conv(u pre, k) + skip u pre)) W_out^T.
+// Fu et al. 2023, "Simple Hardware-Efficient Long Convolutions for Sequence Modeling",
+// arXiv:2302.06646; with head_dim > 1 the outer product of H3, Fu et al. 2022, arXiv:2212.14052.
+#include <math.h>
+
+#include <ember/ops.h>
+
+enum { NONE = 0, PRE = 1, POST = 2, BOTH = 3 };
+enum { KERNEL, SKIP, IN, IN_BIAS, OUT, OUT_BIAS };
+
+struct fftconv {
+    ember_layer base;
+    size_t fft_size, head_dim, lags;
+    int gating, activation, precision;
+    bool skip, projections, bias, exact;
+    float dropout;
+};
+
+static const ember_option options[] = {
+    EMBER_OPT_SIZE(struct fftconv, fft_size, 2048, 1, 1u << 26,
+                   "length of the transform that the kernel fills by half: it has fft_size / 2 "
+                   "lags, rounded up; sequences may be longer"),
+    EMBER_OPT_SIZE(struct fftconv, head_dim, 1, 1, 256,
+                   "channels of a head that share a kernel and meet in an outer product (H3); 1: "
+                   "each channel by itself; more need gating both"),
+    EMBER_OPT_ENUM(struct fftconv, gating, BOTH, "none|pre|post|both",
+                   "products with projections of the input before and after the convolution"),
+    EMBER_OPT_ENUM(struct fftconv, activation, 0, "identity|gelu",
+                   "of the convolution's output, before the gate; gelu is the exact one"),
+    EMBER_OPT_FLOAT(struct fftconv, dropout, 0, 0, 0.99,
+                    "in training, the chance of a channel to be zero all along a sequence"),
+    EMBER_OPT_ENUM(struct fftconv, precision, 0, "f32", "of the transforms"),
+    EMBER_OPT_BOOL(struct fftconv, skip, true, "a learned share of the input beside the kernel"),
+    EMBER_OPT_BOOL(struct fftconv, projections, true,
+                   "linear maps before and after; without them gating is none"),
+    EMBER_OPT_BOOL(struct fftconv, bias, false, "biases on the projections"),
+    EMBER_OPT_BOOL(
+        struct fftconv, exact, false,
+        "later tokens change no bit of earlier outputs, where transforms let them change "
+        "some 1e-7; several times slower"),
+    {0},
+};
+
+// Each head fades at its own rate, from a few tokens to the whole kernel, and has the energy of
+// one.
+static void fill_kernel(const void *context, ember_random *random, ember_tensor *k)
+{
+    const struct fftconv *f = context;
+    const size_t heads = k->dim[k->ndim - 2], lags = f->lags;
+    float *to = k->data;
+    for (size_t i = 0; i < ember_tensor_count(k); i++) {
+        const double place = heads > 1 ? (double)(i / lags % heads) / (double)(heads - 1) : 0.5;
+        const double slowest = fmax(2, (double)lags / 3), time = 2 * pow(slowest / 2, place);
+        to[i] =
+            (float)(ember_random_normal(random) * exp(-(double)(i % lags) / time) * sqrt(2 / time));
+    }
+}
+
+static void fill_skip(const void *context, ember_random *random, ember_tensor *skip)
+{
+    (void)context;
+    float *to = skip->data;
+    for (size_t i = 0; i < ember_tensor_count(skip); i++)
+        to[i] = (float)ember_random_normal(random);
+}
+
+static size_t gates_of(const struct fftconv *f)
+{
+    return f->gating == BOTH ? 2 : f->gating != NONE;
+}
+
+static ember_status declare(ember_layer *l, ember_build *b, unsigned i, const char *name,
+                            ember_init init, const size_t *dim, unsigned ndim)
+{
+    return ember_param(b, &l->param[i], name, init, EMBER_ROLE_CONVOLUTION, dim, ndim);
+}
+
+static ember_status build(ember_layer *l, ember_build *b)
+{
+    struct fftconv *f = (struct fftconv *)l;
+    const size_t D = ember_build_width(b);
+    if (D % f->head_dim)
+        return ember_build_refuse(b, "head_dim", "%zu does not divide the width %zu", f->head_dim,
+                                  D);
+    if (!f->projections) f->gating = NONE;
+    if (f->head_dim > 1 && f->gating != BOTH)
+        return ember_build_refuse(b, "head_dim", "%zu needs gating both, and projections",
+                                  f->head_dim);
+    f->lags = (f->fft_size + 1) / 2;
+    const size_t heads = D / f->head_dim, rows = (1 + gates_of(f)) * D;
+    EMBER_TRY(declare(l, b, KERNEL, "kernel", EMBER_INIT_NORMAL, (size_t[]){heads, f->lags}, 2));
+    ember_param_fill(b, l->param[KERNEL],
+                     &(ember_filling){.fill = fill_kernel, .context = f, .no_decay = true});
+    if (f->skip) {
+        EMBER_TRY(declare(l, b, SKIP, "D", EMBER_INIT_NORMAL, &heads, 1));
+        ember_param_fill(b, l->param[SKIP], &(ember_filling){.fill = fill_skip});
+    }
+    if (!f->projections) return EMBER_OK;
+    EMBER_TRY(declare(l, b, IN, "in_proj.weight", EMBER_INIT_NORMAL, (size_t[]){rows, D}, 2));
+    if (f->bias) EMBER_TRY(declare(l, b, IN_BIAS, "in_proj.bias", EMBER_INIT_ZEROS, &rows, 1));
+    EMBER_TRY(declare(l, b, OUT, "out_proj.weight", EMBER_INIT_NORMAL, (size_t[]){D, D}, 2));
+    if (f->bias) EMBER_TRY(declare(l, b, OUT_BIAS, "out_proj.bias", EMBER_INIT_ZEROS, &D, 1));
+    return EMBER_OK;
+}
+
+static ember_status forward(const ember_layer *l, ember_flow *flow, ember_tensor *x,
+                            ember_tensor **y)
+{
+    const struct fftconv *f = (const struct fftconv *)l;
+    const size_t D = x->dim[x->ndim - 1];
+    const ember_fft_conv_options o = {
+        .head_dim = f->head_dim, .gelu = f->activation, .dropout = f->dropout, .exact = f->exact};
+    ember_tensor *u = x, *pre = NULL, *post = NULL, *all;
+    if (f->projections) {
+        EMBER_TRY(ember_linear(flow, x, l->param[IN], l->param[IN_BIAS], NULL, &all));
+        const size_t last = gates_of(f) * D;
+        EMBER_TRY(ember_columns(flow, all, 0, D, &u));
+        if (f->gating & PRE) EMBER_TRY(ember_columns(flow, all, D, 2 * D, &pre));
+        if (f->gating & POST) EMBER_TRY(ember_columns(flow, all, last, last + D, &post));
+    }
+    EMBER_TRY(ember_fft_conv(flow, &o, u, l->param[KERNEL], l->param[SKIP], pre, post, y));
+    if (!f->projections) return EMBER_OK;
+    return ember_linear(flow, *y, l->param[OUT], l->param[OUT_BIAS], NULL, y);
+}
+
+extern const ember_layer_type em_layer_fftconv;
+const ember_layer_type em_layer_fftconv = {
+    .name = "fftconv",
+    .kind = EMBER_SEQUENCE_MIXER,
+    .size = sizeof(struct fftconv),
+    .options = options,
+    .help =
+        "gated long convolution with a learned kernel, by fast Fourier transforms (LongConv, H3)",
+    .build = build,
+    .forward = forward,
+};
