@@ -241,8 +241,8 @@ typedef struct ember_scan_inputs {
 /**
  * Mamba's selective scan, y [T, E]. Channel by channel, with dt = softplus(delta + delta_bias) and
  * N states h: h[t] = exp(dt A) h[t-1] + dt x[t] B[t], y[t] = (h[t] . C[t] + D x[t]) silu(z[t]). h
- * before the start is 0, or what the state kept. N is at most 256. Gu and Dao 2023,
- * arXiv:2312.00752.
+ * before the start is 0, or what the state kept. N is at most 256. Rows may also be the pixels of
+ * images, which keep no state. Gu and Dao 2023, arXiv:2312.00752.
  */
 EMBER_API EMBER_CHECKED ember_status ember_selective_scan(ember_flow *flow,
                                                           const ember_scan_inputs *in,
@@ -374,6 +374,59 @@ EMBER_API EMBER_CHECKED ember_status ember_cfc(ember_flow *flow, ember_tensor *x
 EMBER_API EMBER_CHECKED ember_status ember_column_affine(ember_flow *flow, ember_tensor *x,
                                                          ember_tensor *w, ember_tensor *b,
                                                          ember_tensor **y);
+
+/** y [S, D]: the mean of each sequence's rows, its tokens or the pixels of its image. */
+EMBER_API EMBER_CHECKED ember_status ember_sequence_mean(ember_flow *flow, ember_tensor *x,
+                                                         ember_tensor **y);
+
+/** Zeros all of a sequence's rows with probability p in training (scaled by 1 / (1 - p)), else x
+ * itself. Stochastic depth: Huang et al. 2016, arXiv:1603.09382. */
+EMBER_API EMBER_CHECKED ember_status ember_drop_path(ember_flow *flow, ember_tensor *x, float p,
+                                                     ember_tensor **y);
+
+/** Products of groups of columns: x [T, G K], w [G, P, K] (or [G P, K]), y [T, G (end - begin)]
+ * with y_g = x_g w_g[begin..end]^T; begin < end <= P. Always in f32. */
+EMBER_API EMBER_CHECKED ember_status ember_group_linear(ember_flow *flow, ember_tensor *x,
+                                                        ember_tensor *w, size_t groups,
+                                                        size_t begin, size_t end, ember_tensor **y);
+
+/* ---- Images: sequences whose rows are pixels, one row of the image after the other ---- */
+
+/**
+ * An image in four reading directions: x [T, E] to y [T, 4 E]. Direction k's columns hold in row i
+ * the pixel that it visits as its i-th: 0 goes along the rows, 1 down the columns, 2 and 3 are 0
+ * and 1 backwards. A sequence of n pixels has ceil(n / columns) rows; the last may be short. Not
+ * causal. Liu et al. 2024, arXiv:2401.10166.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_cross_scan(ember_flow *flow, ember_tensor *x,
+                                                      size_t columns, ember_tensor **y);
+/** Its adjoint: y [T, 4 E] to x [T, E], each pixel the sum of its four visits. */
+EMBER_API EMBER_CHECKED ember_status ember_cross_merge(ember_flow *flow, ember_tensor *y,
+                                                       size_t columns, ember_tensor **x);
+
+/** Depthwise convolution over images with zeros around them: x [T, E], w [E, 1, k, k] with k odd,
+ * bias [E] or NULL, y [T, E]. */
+EMBER_API EMBER_CHECKED ember_status ember_depthwise_conv2d(ember_flow *flow, ember_tensor *x,
+                                                            ember_tensor *w, ember_tensor *bias,
+                                                            size_t columns, ember_tensor **y);
+
+typedef struct ember_conv2d_options {
+    size_t rows, columns;   /**< of x's images: every sequence has rows * columns pixels */
+    size_t stride, padding; /**< padding: zeros on each side, fewer than k */
+} ember_conv2d_options;
+
+/** Convolution over images: x [T, I], w [O, I, k, k], bias [O] or NULL, y [T', O] with (rows + 2
+ * padding - k) / stride + 1 rows of (columns + 2 padding - k) / stride + 1 pixels each. */
+EMBER_API EMBER_CHECKED ember_status ember_conv2d(ember_flow *flow, ember_tensor *x,
+                                                  ember_tensor *w, ember_tensor *bias,
+                                                  const ember_conv2d_options *options,
+                                                  ember_tensor **y);
+
+/** Each 2 x 2 pixels become one: x [T, C] to y [T', 4 C] on ceil(rows / 2) x ceil(columns / 2), in
+ * the order (0, 0), (1, 0), (0, 1), (1, 1) of (row, column), zeros where there is no pixel. */
+EMBER_API EMBER_CHECKED ember_status ember_space_to_depth(ember_flow *flow, ember_tensor *x,
+                                                          size_t rows, size_t columns,
+                                                          ember_tensor **y);
 
 /* ---- Mixture of Experts ---- */
 

@@ -159,6 +159,9 @@ ember_status em_out_reach(struct em_call *c, unsigned i, ember_dtype dtype, size
 // uses that memory. For what depends on parameters alone; em_weights_version() says when it is old.
 void em_lasting(ember_tensor *t);
 uint64_t em_weights_version(const struct em_call *c); // 1 at least; another after every change
+// Output i has `each` rows per sequence of the batch: pixels of images.
+ember_status em_out_pixels(struct em_call *c, unsigned i, ember_dtype dtype, size_t each,
+                           const size_t *dim, unsigned ndim) EMBER_CHECKED;
 // Output i's rows are those of expert e in a dispatch plan, at most max_rows of `like`.
 ember_status em_out_expert(struct em_call *c, unsigned i, ember_dtype dtype,
                            const ember_tensor *like, ember_tensor *plan, size_t expert,
@@ -169,6 +172,7 @@ ember_status em_out_expert(struct em_call *c, unsigned i, ember_dtype dtype,
 void em_need_vocabulary(struct em_call *c, size_t vocabulary);
 void em_need_inputs(struct em_call *c);
 void em_need_targets(struct em_call *c, size_t vocabulary);
+void em_need_sequence_tokens(struct em_call *c, size_t tokens); // each sequence has just so many
 // Kept to the end of the pass (statistics the trainer reads).
 void em_keep(ember_tensor *t);
 bool em_is_training(const struct em_call *c);       // the program has gradients
@@ -187,6 +191,11 @@ ember_status em_check_f32(const struct em_call *c, const ember_tensor *t, const 
 // batch.
 bool em_same_rows(const ember_tensor *a, const ember_tensor *b);
 bool em_has_token_rows(const ember_tensor *x);
+// True when x's rows are those of the batch's sequences, one after the other: its tokens, or as
+// many rows for each sequence (*each; 0: its tokens).
+bool em_has_sequence_rows(const ember_tensor *x, size_t *each);
+// Where sequence s begins in such a tensor while it runs; s may be the number of sequences.
+size_t em_first_row(const struct em_call *c, const ember_tensor *x, size_t s);
 
 // ---- for kernels ----
 

@@ -70,9 +70,10 @@ struct em_program {
     size_t n_routers, routers_capacity;
     struct em_state_layout layout;
     ember_tensor *loss;
-    size_t vocabulary; // tokens are below it; 0: the program reads none
-    size_t targets;    // so are targets; 0: it scores none
-    bool inputs;       // it reads the batch's vectors
+    size_t vocabulary;      // tokens are below it; 0: the program reads none
+    size_t targets;         // so are targets; 0: it scores none
+    bool inputs;            // it reads the batch's vectors
+    size_t sequence_tokens; // each sequence has so many; 0: any number
 
     struct step *step;
     size_t n_steps, steps_capacity, n_forward;

@@ -116,35 +116,45 @@ ember_status em_out(struct em_call *c, unsigned i, ember_dtype dtype, const size
 }
 
 static ember_status counted_rows(struct em_call *c, unsigned i, ember_dtype dtype,
-                                 enum em_rows_source source, size_t rows, const size_t *dim,
-                                 unsigned ndim)
+                                 enum em_rows_source source, size_t units, size_t multiple,
+                                 const size_t *dim, unsigned ndim)
 {
     assert(ndim < EMBER_MAX_DIMS);
-    size_t full[EMBER_MAX_DIMS] = {rows};
+    size_t full[EMBER_MAX_DIMS];
+    if (!em_mul_size(units, multiple, &full[0]))
+        return em_fail(EMBER_E_SHAPE, "%s: %zu times %zu rows", c->op->name, units, multiple);
     ember_tensor *t;
     if (ndim) memcpy(full + 1, dim, ndim * sizeof *dim);
     EM_TRY(new_tensor(c, dtype, full, ndim + 1, &t));
     t->info->rows = source;
+    t->info->multiple = multiple;
     return set_out(c, i, t);
 }
 
 ember_status em_out_tokens(struct em_call *c, unsigned i, ember_dtype dtype, const size_t *dim,
                            unsigned ndim)
 {
-    return counted_rows(c, i, dtype, EM_ROWS_TOKENS, c->program->options.max_tokens, dim, ndim);
+    return counted_rows(c, i, dtype, EM_ROWS_TOKENS, c->program->options.max_tokens, 1, dim, ndim);
 }
 
 ember_status em_out_sequences(struct em_call *c, unsigned i, ember_dtype dtype, const size_t *dim,
                               unsigned ndim)
 {
-    return counted_rows(c, i, dtype, EM_ROWS_SEQUENCES, c->program->options.max_sequences, dim,
+    return counted_rows(c, i, dtype, EM_ROWS_SEQUENCES, c->program->options.max_sequences, 1, dim,
                         ndim);
+}
+
+ember_status em_out_pixels(struct em_call *c, unsigned i, ember_dtype dtype, size_t each,
+                           const size_t *dim, unsigned ndim)
+{
+    return counted_rows(c, i, dtype, EM_ROWS_SEQUENCES, c->program->options.max_sequences, each,
+                        dim, ndim);
 }
 
 ember_status em_out_reach(struct em_call *c, unsigned i, ember_dtype dtype, size_t limit,
                           const size_t *dim, unsigned ndim)
 {
-    EM_TRY(counted_rows(c, i, dtype, EM_ROWS_REACH, limit, dim, ndim));
+    EM_TRY(counted_rows(c, i, dtype, EM_ROWS_REACH, limit, 1, dim, ndim));
     c->out[i]->info->multiple = limit;
     if (c->out[i]->grad) c->out[i]->grad->info->multiple = limit;
     return EMBER_OK;
@@ -184,6 +194,19 @@ bool em_same_rows(const ember_tensor *a, const ember_tensor *b)
 bool em_has_token_rows(const ember_tensor *x)
 {
     return x->info && x->info->rows == EM_ROWS_TOKENS && x->info->multiple == 1;
+}
+
+bool em_has_sequence_rows(const ember_tensor *x, size_t *each)
+{
+    *each = 0;
+    if (!x->info) return false;
+    if (x->info->rows == EM_ROWS_SEQUENCES) *each = x->info->multiple;
+    return *each || em_has_token_rows(x);
+}
+
+size_t em_first_row(const struct em_call *c, const ember_tensor *x, size_t s)
+{
+    return x->info->rows == EM_ROWS_SEQUENCES ? s * x->info->multiple : c->exec->batch->offset[s];
 }
 
 static void set_saved(struct em_call *c, unsigned i, ember_tensor *t)
@@ -320,6 +343,11 @@ void em_need_vocabulary(struct em_call *c, size_t vocabulary)
 void em_need_inputs(struct em_call *c)
 {
     c->program->inputs = true;
+}
+
+void em_need_sequence_tokens(struct em_call *c, size_t tokens)
+{
+    c->program->sequence_tokens = tokens;
 }
 
 void em_need_targets(struct em_call *c, size_t vocabulary)

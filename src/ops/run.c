@@ -129,6 +129,12 @@ static ember_status check_batch(const struct em_program *p, const struct em_run 
         if (b->offset[s] >= b->offset[s + 1])
             return em_fail(EMBER_E_SHAPE, "sequence %zu of the batch has no tokens", s);
     EM_TRY(check_timespans(b));
+    for (size_t s = 0; p->sequence_tokens && s < b->n_sequences; s++)
+        if (b->offset[s + 1] - b->offset[s] != p->sequence_tokens)
+            return em_fail(EMBER_E_SHAPE,
+                           "sequence %zu of the batch has %zu rows; the model reads images of %zu "
+                           "pixels",
+                           s, b->offset[s + 1] - b->offset[s], p->sequence_tokens);
     if (p->vocabulary) {
         if (!b->tokens)
             return em_fail(EMBER_E_SHAPE, "the model reads tokens, and the batch has none");

@@ -53,7 +53,7 @@ static ember_status check_rows(const struct em_call *c, unsigned i, const char *
     const ember_tensor *t = c->in[i];
     char text[96];
     EM_TRY(em_check_f32(c, t, name, 0));
-    if (t->ndim != 2 || t->dim[1] != width || !em_has_token_rows(t))
+    if (t->ndim != 2 || t->dim[1] != width || !em_same_rows(t, c->in[X]) || !t->info)
         return em_fail(EMBER_E_SHAPE, "selective_scan: %s has to be [T, %zu], not %s", name, width,
                        em_shape_text(t, text, sizeof text));
     return EMBER_OK;
@@ -65,7 +65,7 @@ static ember_status check_parameter(const struct em_call *c, unsigned i, const c
     char text[96];
     if (!t) return EMBER_OK;
     EM_TRY(em_check_f32(c, t, name, 0));
-    if (t->info || !em_is_contiguous(t) || t->ndim != 1 || t->dim[0] != E)
+    if (t->info || !em_is_contiguous(t) || ember_tensor_count(t) != E)
         return em_fail(EMBER_E_SHAPE, "selective_scan: %s has to be a parameter [%zu], not %s",
                        name, E, em_shape_text(t, text, sizeof text));
     return EMBER_OK;
@@ -130,10 +130,15 @@ static void cost(const struct em_call *c, struct em_cost *forward, struct em_cos
                                  4 * (2 * streams * rows + rows + 4 * em_elements(c->in[B]))};
 }
 
+static size_t first_row(const struct em_call *c, size_t s)
+{
+    return em_first_row(c, c->in[X], s);
+}
+
 static struct em_scan sequence(const struct em_call *c, const float *rate, size_t s)
 {
     const struct sizes n = sizes_of(c);
-    const size_t *offset = c->exec->batch->offset, start = offset[s];
+    const size_t start = first_row(c, s);
     const struct em_strip x = em_strip_of(c->in[X]), delta = em_strip_of(c->in[DELTA]);
     const struct em_strip b = em_strip_of(c->in[B]), cs = em_strip_of(c->in[C]);
     const struct em_strip z = c->in[Z] ? em_strip_of(c->in[Z]) : (struct em_strip){0};
@@ -154,7 +159,7 @@ static struct em_scan sequence(const struct em_call *c, const float *rate, size_
         .delta_bias = c->in[DELTA_BIAS] ? em_f32(c->in[DELTA_BIAS]) : NULL,
         .E = n.E,
         .N = n.N,
-        .T = offset[s + 1] - start,
+        .T = first_row(c, s + 1) - start,
         .per_group = n.per_group,
         .state = in ? in->fixed : NULL,
     };
@@ -164,8 +169,7 @@ static struct em_scan sequence(const struct em_call *c, const float *rate, size_
 static float *checkpoints(const struct em_call *c, size_t s)
 {
     const struct sizes n = sizes_of(c);
-    return em_f32(c->saved[CHECKPOINTS]) +
-           (c->exec->batch->offset[s] / EM_SCAN_CHUNK + s) * n.N * n.E;
+    return em_f32(c->saved[CHECKPOINTS]) + (first_row(c, s) / EM_SCAN_CHUNK + s) * n.N * n.E;
 }
 
 struct work {
@@ -201,7 +205,7 @@ static void forward_blocks(void *arg, size_t begin, size_t end, unsigned thread)
         const struct em_scan k = sequence(c, w->rate, s);
         struct em_slot *out = em_slot_out(c, s);
         const struct em_scan_out o = {
-            .y = em_strip_row(&y, c->exec->batch->offset[s]),
+            .y = em_strip_row(&y, first_row(c, s)),
             .y_stride = y.stride,
             .state = out ? out->fixed : NULL,
             .checkpoints = em_recording(c) ? checkpoints(c, s) : NULL,
@@ -236,28 +240,29 @@ static float *gradient_row(const struct em_strip *s, size_t row)
 static void span_backward(const struct work *w, size_t i, unsigned thread)
 {
     const struct em_call *c = w->call;
-    const size_t *offset = c->exec->batch->offset, part = i * w->n.T * w->n.N;
+    const size_t part = i * w->n.T * w->n.N;
     const size_t g = i / w->spans, j = i % w->spans, units = ceil_div(w->n.per_group, UNIT);
     const size_t begin = units * j / w->spans * UNIT, end = units * (j + 1) / w->spans * UNIT;
     const struct em_strip dy = em_strip_of(c->out[0]->grad), dx = gradient(c, X);
     const struct em_strip ddelta = gradient(c, DELTA), dz = gradient(c, Z);
     for (size_t s = 0; s < c->exec->batch->n_sequences; s++) {
         const struct em_scan k = sequence(c, w->rate, s);
+        const size_t first = first_row(c, s);
         const struct em_scan_gradient d = {
-            .dy = em_strip_row(&dy, offset[s]),
+            .dy = em_strip_row(&dy, first),
             .checkpoints = checkpoints(c, s),
             .dy_stride = dy.stride,
-            .dx = gradient_row(&dx, offset[s]),
-            .ddelta = gradient_row(&ddelta, offset[s]),
-            .dz = gradient_row(&dz, offset[s]),
+            .dx = gradient_row(&dx, first),
+            .ddelta = gradient_row(&ddelta, first),
+            .dz = gradient_row(&dz, first),
             .dx_stride = dx.stride,
             .ddelta_stride = ddelta.stride,
             .dz_stride = dz.stride,
             .set_x = em_fresh(c, X),
             .set_delta = em_fresh(c, DELTA),
             .set_z = em_fresh(c, Z),
-            .db = w->db + part + offset[s] * w->n.N,
-            .dc = w->dc + part + offset[s] * w->n.N,
+            .db = w->db + part + first * w->n.N,
+            .dc = w->dc + part + first * w->n.N,
             .dA = w->dA,
             .dskip = em_wants(c, D) ? em_f32(c->in[D]->grad) : NULL,
             .ddelta_bias = em_wants(c, DELTA_BIAS) ? em_f32(c->in[DELTA_BIAS]->grad) : NULL,
@@ -343,7 +348,9 @@ const struct em_op em_op_selective_scan = {
 ember_status ember_selective_scan(ember_flow *flow, const ember_scan_inputs *in, size_t groups,
                                   ember_tensor **y)
 {
-    EM_TRY(em_check_token_rows(flow, "selective_scan", in->x));
+    size_t each = 0;
+    if (!in->x || in->x->ndim != 2 || !em_has_sequence_rows(in->x, &each))
+        EM_TRY(em_check_token_rows(flow, "selective_scan", in->x));
     struct em_call *c = em_call_new(flow, &em_op_selective_scan, INPUTS);
     if (!c) return EMBER_E_NOMEM;
     c->in[X] = in->x;
@@ -356,7 +363,8 @@ ember_status ember_selective_scan(ember_flow *flow, const ember_scan_inputs *in,
     c->in[Z] = in->z;
     em_attr(c, struct em_scan_attr)->groups = groups;
     size_t states;
-    if (in->A_log && in->A_log->ndim == 2 &&
+    // Pixels of images are no tokens that others follow: nothing is kept.
+    if (!each && in->A_log && in->A_log->ndim == 2 &&
         em_mul_size(in->A_log->dim[0], in->A_log->dim[1], &states))
         EM_TRY(em_need_state(flow, c,
                              &(struct em_state_spec){.name = "selective_scan", .fixed = states}));

@@ -14,12 +14,12 @@ struct channel {
 static struct channel channel_of(const struct em_call *c, size_t s, size_t e)
 {
     const ember_tensor *a = c->in[EM_SCAN_A_LOG];
-    const size_t *offset = c->exec->batch->offset, E = a->dim[0], N = a->dim[1];
+    const size_t first = em_first_row(c, c->in[EM_SCAN_X], s), E = a->dim[0], N = a->dim[1];
     const size_t groups = em_attr_const(c, struct em_scan_attr)->groups;
     return (struct channel){.c = c,
                             .sequence = s,
-                            .start = offset[s],
-                            .T = offset[s + 1] - offset[s],
+                            .start = first,
+                            .T = em_first_row(c, c->in[EM_SCAN_X], s + 1) - first,
                             .E = E,
                             .N = N,
                             .e = e,

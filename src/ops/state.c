@@ -139,11 +139,13 @@ ember_status em_state_reserve(ember_state *state, const ember_state *in, size_t 
 const struct em_slot *em_slot_in(const struct em_call *c, size_t sequence)
 {
     const ember_batch *b = c->exec->batch;
+    if (c->slot < 0) return NULL;
     return b->state_in && b->state_in[sequence] ? &b->state_in[sequence]->slot[c->slot] : NULL;
 }
 
 struct em_slot *em_slot_out(const struct em_call *c, size_t sequence)
 {
     const ember_batch *b = c->exec->batch;
+    if (c->slot < 0) return NULL;
     return b->state_out && b->state_out[sequence] ? &b->state_out[sequence]->slot[c->slot] : NULL;
 }

@@ -16,7 +16,7 @@ enum op_input_kind {
 
 struct op_input {
     enum op_input_kind kind;
-    size_t dim[3];
+    size_t dim[4];
     unsigned ndim;   // 0 ends the list
     bool constant;   // no gradient is wanted
     float low, high; // values are uniform in [low, high); both 0: [-1, 1)
