@@ -11,7 +11,7 @@
 struct form_options {
     size_t hidden_size, vocab_size, input_size, output_size, max_position_embeddings;
     bool tie_word_embeddings;
-    float initializer_range;
+    float initializer_range, embedding_dropout;
     double frozen_row;
     const ember_config *final_norm, *blocks;
 };
@@ -31,6 +31,8 @@ static const ember_option form_table[] = {
                    "the output matrix is the embedding"),
     EMBER_OPT_FLOAT(struct form_options, initializer_range, 0.02, 0, 100,
                     "standard deviation of a random start"),
+    EMBER_OPT_FLOAT(struct form_options, embedding_dropout, 0, 0, 0.999,
+                    "of what goes into the first block, in training"),
     EMBER_OPT_DOUBLE(struct form_options, frozen_row, -1, -1, 1 << 24,
                      "row of the embedding whose look-up has no gradient; -1: none"),
     EMBER_OPT_COMPONENT(struct form_options, final_norm, EMBER_NORM, "{\"type\": \"rmsnorm\"}",
@@ -154,6 +156,7 @@ static ember_status build_layers(struct em_model *m)
     m->output_size = o.output_size ? o.output_size : o.hidden_size;
     m->context = o.max_position_embeddings;
     m->init_range = o.initializer_range;
+    m->embedding_dropout = o.embedding_dropout;
     m->frozen_row = (ptrdiff_t)o.frozen_row;
     if ((double)m->frozen_row != o.frozen_row)
         return em_fail(EMBER_E_CONFIG, "%s: frozen_row has to be an integer, not %g", m->name,
@@ -237,7 +240,7 @@ static ember_status create(struct em_model *m, const json_t *config, const char 
     EM_TRY(m->family->translate(m->config, m->name, weights, &m->form));
     note_unknown_keys(m);
     EM_TRY(build_layers(m));
-    EM_TRY(em_model_name_tensors(m));
+    EM_TRY(em_model_name_tensors(m, weights));
     return em_packs_create(&m->packs);
 }
 

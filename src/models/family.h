@@ -10,7 +10,15 @@
 // stacked has '@' in `theirs` only (each expert is a tensor of its own there).
 struct em_name {
     const char *ours, *theirs;
-    bool depthwise; // [D, L] here, [D, 1, L] there
+    int shape; // enum em_file_shape; tables that say false and true mean the first two
+};
+
+// How files have the dimensions that a parameter has here.
+enum em_file_shape {
+    EM_AS_IT_IS,
+    EM_DEPTHWISE,    // [D, L] here, [D, 1, L] there
+    EM_ONE_IN_FRONT, // [..] here, [1, ..] there
+    EM_TWO_IN_FRONT  // [..] here, [1, 1, ..] there
 };
 
 struct em_family {
@@ -18,6 +26,10 @@ struct em_family {
     const char *help;
     const char *architecture;    // what transformers calls the causal model; NULL: none
     const struct em_name *names; // ends with NULL; NULL: names are ours
+    const char *prefix;          // of most names in files, which some files leave out; NULL: none
+    // Tensors that share memory in the original: a copy's pattern ('@' is any number), and the name
+    // that stands for them. Ends with NULL; NULL: none.
+    const struct em_name *copies;
     const char *const
         *keys; // known keys of config.json; others are noted. NULL: the family checks itself
     // The model as a free block list (see docs/configs.md). `where` is the config's name, `weights`

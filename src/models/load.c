@@ -13,8 +13,8 @@
 
 // Other spellings of a tensor's name that are read too. transformers names some differently in
 // memory.
-static const struct em_st_tensor *find_other_spelling(const struct em_weights *weights,
-                                                      const char *name)
+static const struct em_st_tensor *
+find_other_spelling(const struct em_model *m, const struct em_weights *weights, const char *name)
 {
     static const struct {
         const char *from, *to;
@@ -27,6 +27,11 @@ static const struct em_st_tensor *find_other_spelling(const struct em_weights *w
                  at + strlen(spelling[i].from));
         const struct em_st_tensor *t = em_weights_find(weights, other);
         if (t) return t;
+    }
+    for (size_t i = 0; m->family->copies && i < em_weights_count(weights); i++) {
+        const struct em_st_tensor *t = em_weights_at(weights, i);
+        const char *copied = em_model_copied_name(m, t->name, other, sizeof other);
+        if (copied && strcmp(copied, name) == 0) return t;
     }
     // A bare text model is saved without the leading "model.".
     if (strncmp(name, "model.", 6) == 0) return em_weights_find(weights, name + 6);
@@ -67,11 +72,11 @@ static bool same_shape(const struct em_st_tensor *t, const struct em_file_tensor
 }
 
 // Where a tensor's values are: source->tensor NULL for a buffer that the file does not have.
-static ember_status find_source(const struct em_weights *weights, const struct em_file_tensor *f,
-                                struct source *source)
+static ember_status find_source(const struct em_model *m, const struct em_weights *weights,
+                                const struct em_file_tensor *f, struct source *source)
 {
     const struct em_st_tensor *t = em_weights_find(weights, f->name);
-    if (!t) t = find_other_spelling(weights, f->name);
+    if (!t) t = find_other_spelling(m, weights, f->name);
     *source = (struct source){.tensor = t};
     if (!t) EM_TRY(find_fused(weights, f, source));
     if (!source->tensor && f->param->init == EMBER_INIT_BUFFER) return EMBER_OK;
@@ -84,12 +89,12 @@ static ember_status find_source(const struct em_weights *weights, const struct e
                             source->tensor->name);
 }
 
-static ember_status load_one(const struct em_weights *weights, const struct em_file_tensor *f,
-                             const struct em_st_tensor **used)
+static ember_status load_one(const struct em_model *m, const struct em_weights *weights,
+                             const struct em_file_tensor *f, const struct em_st_tensor **used)
 {
     float *to = em_f32(&f->param->tensor) + f->offset;
     struct source s;
-    EM_TRY(find_source(weights, f, &s));
+    EM_TRY(find_source(m, weights, f, &s));
     *used = s.tensor;
     if (!s.tensor) { // a file without the buffer: it is as in a new model
         if (f->offset == 0) {
@@ -113,7 +118,7 @@ static ember_status check(const struct em_model *m, const struct em_weights *wei
 {
     struct source s;
     for (size_t i = 0; i < m->n_file_tensors; i++)
-        EM_TRY(find_source(weights, &m->file_tensor[i], &s));
+        EM_TRY(find_source(m, weights, &m->file_tensor[i], &s));
     return EMBER_OK;
 }
 
@@ -130,7 +135,7 @@ static ember_status refuse_not_finite(const struct em_model *m, const struct em_
     if (!count) return EMBER_OK;
     const float *x = em_f32(&first->param->tensor) + first->offset;
     struct source source;
-    EM_TRY(find_source(weights, first, &source));
+    EM_TRY(find_source(m, weights, first, &source));
     size_t i = 0, bad = 0;
     while (isfinite(x[i]))
         i++;
@@ -152,6 +157,17 @@ static int by_address(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+// A tensor that shares memory with another in the original: it has to hold the same.
+static bool is_copy(const struct em_model *m, const struct em_weights *weights,
+                    const struct em_st_tensor *t)
+{
+    char text[256];
+    const char *name = em_model_copied_name(m, t->name, text, sizeof text);
+    const struct em_st_tensor *first = name ? em_weights_find(weights, name) : NULL;
+    return first && first->dtype == t->dtype && first->bytes == t->bytes &&
+           memcmp(first->data, t->data, t->bytes) == 0;
+}
+
 // Whatever the files hold and nobody asked for is a line, not silence.
 static void note_unused(const struct em_model *m, const struct em_weights *weights,
                         const struct em_st_tensor **used, size_t n)
@@ -164,6 +180,7 @@ static void note_unused(const struct em_model *m, const struct em_weights *weigh
         if (bsearch(&t, used, n, sizeof *used, by_address)) continue;
         // A tied head is often written twice.
         if (m->head == m->embedding && strcmp(t->name, "lm_head.weight") == 0) continue;
+        if (is_copy(m, weights, t)) continue;
         if (!unused++) first = t->name;
     }
     if (unused)
@@ -178,7 +195,7 @@ ember_status em_model_load(struct em_model *m, const struct em_weights *weights)
     if (!used) return EMBER_E_NOMEM;
     ember_status status = EMBER_OK;
     for (size_t i = 0; i < m->n_file_tensors && status == EMBER_OK; i++)
-        status = load_one(weights, &m->file_tensor[i], &used[i]);
+        status = load_one(m, weights, &m->file_tensor[i], &used[i]);
     if (status == EMBER_OK) {
         note_unused(m, weights, used, m->n_file_tensors);
         status = refuse_not_finite(m, weights);

@@ -34,6 +34,7 @@ struct em_model {
     size_t context;     // longest sequence that the config speaks of; 0: none
     float init_range;
     ptrdiff_t frozen_row; // of the embedding, -1: none
+    float embedding_dropout;
 
     struct em_params params;
     ember_tensor *embedding, *input, *head; // head is embedding when tied
@@ -45,6 +46,7 @@ struct em_model {
 
     struct em_file_tensor *file_tensor; // in the order of the parameters
     size_t n_file_tensors;
+    bool bare_names; // without the family's prefix
 
     float *memory; // all parameters' data, one block
     size_t memory_bytes, n_values;

@@ -8,7 +8,13 @@ struct em_rng;
 // Writes a parameter's start, `range` being the standard deviation of a normal one.
 void em_param_init(struct em_param *p, double range, struct em_rng *rng);
 
-ember_status em_model_name_tensors(struct em_model *m) EMBER_CHECKED;
+// `weights` may be NULL; it tells whether names have the family's prefix.
+ember_status em_model_name_tensors(struct em_model *m,
+                                   const struct em_weights *weights) EMBER_CHECKED;
+// The name that stands for `name` where that is a copy of it (em_family.copies), in text[size];
+// NULL: it is none.
+const char *em_model_copied_name(const struct em_model *m, const char *name, char *text,
+                                 size_t size);
 const ember_option *em_form_options(void);
 
 // Fails with EMBER_E_CONFIG when a config's record names a plug-in that is not loaded; another

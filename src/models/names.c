@@ -50,24 +50,55 @@ static const char *own_name(struct em_arena *arena, const char *path, bool stack
                            at + strlen(".expert."));
 }
 
-static const char *name_of(struct em_model *m, const struct em_param *p, size_t expert,
-                           bool *depthwise)
+// `name` as this model's files have it: without the family's prefix where they leave it out.
+static const char *in_files(const struct em_model *m, const char *name)
+{
+    const size_t n = m->bare_names ? strlen(m->family->prefix) : 0;
+    return n && strncmp(name, m->family->prefix, n) == 0 ? name + n : name;
+}
+
+const char *em_model_copied_name(const struct em_model *m, const char *name, char *text,
+                                 size_t size)
+{
+    for (const struct em_name *c = m->family->copies; c && c->ours; c++) {
+        size_t block = 0, number = 0, used = 0;
+        if (!matches(in_files(m, c->ours), name, &block, &number)) continue;
+        for (const char *p = in_files(m, c->theirs); *p && used + 24 < size; p++)
+            used += (size_t)(*p == '#' ? snprintf(text + used, size - used, "%zu", block)
+                                       : snprintf(text + used, size - used, "%c", *p));
+        return text;
+    }
+    return NULL;
+}
+
+static const char *name_of(struct em_model *m, const struct em_param *p, size_t expert, int *shape)
 {
     const char *path = p->tensor.name;
     size_t block = 0, unused = 0;
-    *depthwise = false;
+    *shape = EM_AS_IT_IS;
     if (!m->family->names) return own_name(&m->arena, path, p->expert, expert);
     for (const struct em_name *n = m->family->names; n->ours; n++) {
         if (!matches(n->ours, path, &block, &unused)) continue;
-        *depthwise = n->depthwise;
-        return fill(&m->arena, n->theirs, block, expert);
+        *shape = n->shape;
+        return fill(&m->arena, in_files(m, n->theirs), block, expert);
     }
     return path; // a parameter that the family's files do not know: kept under our name
 }
 
-ember_status em_model_name_tensors(struct em_model *m)
+// A file that has no name with the prefix leaves it out everywhere.
+static bool has_bare_names(const struct em_model *m, const struct em_weights *weights)
+{
+    const char *prefix = m->family->prefix;
+    if (!prefix || !weights) return false;
+    for (size_t i = 0; i < em_weights_count(weights); i++)
+        if (strncmp(em_weights_at(weights, i)->name, prefix, strlen(prefix)) == 0) return false;
+    return true;
+}
+
+ember_status em_model_name_tensors(struct em_model *m, const struct em_weights *weights)
 {
     size_t capacity = 0;
+    m->bare_names = has_bare_names(m, weights);
     for (size_t i = 0; i < m->params.count; i++) {
         struct em_param *p = m->params.param[i];
         const size_t parts = p->expert ? p->tensor.dim[0] : 1;
@@ -75,14 +106,16 @@ ember_status em_model_name_tensors(struct em_model *m)
             em_grow(&m->file_tensor, &capacity, m->n_file_tensors + parts, sizeof *m->file_tensor));
         for (size_t e = 0; e < parts; e++) {
             struct em_file_tensor *f = &m->file_tensor[m->n_file_tensors++];
-            bool depthwise;
+            int shape;
             *f = (struct em_file_tensor){.param = p,
                                          .count = ember_tensor_count(&p->tensor) / parts};
             f->offset = e * f->count;
-            f->name = name_of(m, p, e, &depthwise);
+            f->name = name_of(m, p, e, &shape);
             if (!f->name) return EMBER_E_NOMEM;
+            for (int ones = shape - EM_DEPTHWISE; ones > 0; ones--)
+                f->dim[f->ndim++] = 1;
             for (unsigned d = p->expert ? 1 : 0; d < p->tensor.ndim; d++) {
-                if (depthwise && f->ndim == 1) f->dim[f->ndim++] = 1;
+                if (shape == EM_DEPTHWISE && f->ndim == 1) f->dim[f->ndim++] = 1;
                 f->dim[f->ndim++] = p->tensor.dim[d];
             }
         }

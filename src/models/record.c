@@ -41,6 +41,7 @@ ember_status em_model_record(const struct em_model *m, struct em_program *p, enu
     else
         EM_TRY(ember_inputs(flow, m->input_size, &x));
     if (m->input) EM_TRY(ember_linear(flow, x, m->input, NULL, NULL, &x));
+    if (m->embedding_dropout > 0) EM_TRY(ember_dropout(flow, x, m->embedding_dropout, &x));
     em_flow_leave(flow, before);
     for (size_t depth = 0; depth < m->depth; depth++)
         EM_TRY(run_block(m, flow, depth, &x));

@@ -1,9 +1,10 @@
 // Two matrices with an activation between them: y = act(x U^T + a) V^T + b.
 #include <ember/ops.h>
+#include <math.h>
 
 struct mlp {
     ember_layer base; // param: up [F, D], down [D, F], and their biases
-    size_t hidden;
+    size_t hidden, residual_blocks;
     int activation;
     bool bias;
 };
@@ -14,6 +15,8 @@ static const ember_option options[] = {
     EMBER_OPT_ENUM(struct mlp, activation, EMBER_GELU, EMBER_ACTIVATION_CHOICES,
                    "between the matrices"),
     EMBER_OPT_BOOL(struct mlp, bias, false, "whether biases are added"),
+    EMBER_OPT_SIZE(struct mlp, residual_blocks, 0, 0, 4096,
+                   "the second matrix starts divided by the root of twice this; 0: it does not"),
     {0},
 };
 
@@ -27,6 +30,9 @@ static ember_status build(ember_layer *l, ember_build *b)
         EMBER_TRY(ember_param(b, &l->param[1], "up.bias", EMBER_INIT_ZEROS, EMBER_ROLE_FFN, &F, 1));
     EMBER_TRY(ember_param(b, &l->param[2], "down.weight", EMBER_INIT_NORMAL, EMBER_ROLE_FFN,
                           (size_t[]){D, F}, 2));
+    if (m->residual_blocks)
+        ember_param_fill(b, l->param[2],
+                         &(ember_filling){.scale = 1 / sqrtf(2 * (float)m->residual_blocks)});
     if (m->bias)
         EMBER_TRY(
             ember_param(b, &l->param[3], "down.bias", EMBER_INIT_ZEROS, EMBER_ROLE_FFN, &D, 1));
