@@ -103,6 +103,16 @@ static const struct cli_option moe_options[] = {
     {0},
 };
 
+static const struct cli_option scan_options[] = {
+    SIZE("batch", batch, "1", "sequences"),
+    SIZE("length", length, "2048", "tokens of a sequence"),
+    SIZE("dim", dim, "1536", "channels"),
+    SIZE("state", states, "16", "states of a channel"),
+    BACKWARD,
+    SECONDS,
+    {0},
+};
+
 static const struct cli_option elementwise_options[] = {
     SIZE_OF_CACHES("tokens", tokens, "rows"),
     SIZE("dim", dim, "1024", "width of a row, a multiple of 64"),
@@ -183,6 +193,8 @@ BENCHMARK(fftconv, "f32", "[--batch B] [--channels H] [--length L] [--gated] [--
 BENCHMARK(moe, NULL,
           "[--tokens T] [--dim D] [--hidden F] [--experts E] [--top-k K] [--backward] [--json]",
           "a mixture of experts, beside a dense layer of the same active width")
+BENCHMARK(scan, "f32", "[--batch B] [--length L] [--dim E] [--state N] [--backward] [--json]",
+          "Mamba's selective scan")
 BENCHMARK(elementwise, "f32", "[--tokens T] [--dim D] [--json]", "operations that memory bounds")
 BENCHMARK(optimizer, "f32", "[--parameters N] [--json]",
           "optimizers, and what else walks over all parameters")
@@ -197,6 +209,7 @@ static const struct cli_command *const commands[] = {
     &attention_command,
     &fftconv_command,
     &moe_command,
+    &scan_command,
     &elementwise_command,
     &optimizer_command,
     &cross_entropy_command,

@@ -42,6 +42,7 @@ typedef struct ember_bench_options {
     bool gated;                       /**< fftconv: a gate before and one after it */
     size_t dim; /**< moe; elementwise (default 1024), cross_entropy (default 512) */
     size_t hidden, experts, chosen; /**< moe */
+    size_t states;                  /**< scan: of each channel */
     size_t vocabulary;              /**< cross_entropy; default 16384 */
     size_t parameters;              /**< optimizer; default: what no cache holds */
     bool

@@ -188,6 +188,13 @@ static void products_attention_and_experts_count_their_work(void **state)
         CHECK_NEAR(number(r, "ns_per_element") * 2 * 7 * 19, 1e9 * number(r, "median"), 1e-3,
                    "fftconv");
         json_decref(r);
+        o.dim = 20, o.states = 3;
+        r = bench("scan", &o);
+        check_common(r, "scan");
+        CHECK_NEAR(number(r, "ms"), 1e3 * number(r, "median"), 1e-9, "ms");
+        CHECK_NEAR(number(r, "ns_per_element") * 2 * 7 * 20 * 3,
+                   1e9 * number(r, "median") * number(r, "threads"), 1e-6, "scan");
+        json_decref(r);
         o.tokens = 9, o.dim = 16, o.hidden = 12, o.experts = 5, o.chosen = 2;
         r = bench("moe", &o);
         check_common(r, "moe");
@@ -245,13 +252,13 @@ static void what_cannot_be_measured_is_refused(void **state)
     ember_bench_result *r = NULL;
     ember_bench_options o = small();
     CHECK_FAILS(ember_bench("gem", &o, &r), EMBER_E_USAGE, "did you mean \"gemm\"");
-    CHECK_FAILS(ember_bench("scan", &o, &r), EMBER_E_USAGE, "not in this build");
     CHECK_FAILS(ember_bench("recurrent", &o, &r), EMBER_E_USAGE, "not in this build");
     CHECK_FAILS(ember_bench("train", &o, &r), EMBER_E_RANGE, "config");
     CHECK_FAILS(ember_bench("gemm", NULL, &r), EMBER_E_RANGE, "at least 1");
     CHECK_FAILS(ember_bench("attention", &o, &r), EMBER_E_RANGE, "batch");
     CHECK_FAILS(ember_bench("fftconv", &o, &r), EMBER_E_RANGE, "batch");
     CHECK_FAILS(ember_bench("moe", &o, &r), EMBER_E_RANGE, "tokens");
+    CHECK_FAILS(ember_bench("scan", &o, &r), EMBER_E_RANGE, "batch");
     o.dim = 65;
     CHECK_FAILS(ember_bench("elementwise", &o, &r), EMBER_E_RANGE, "multiple of 64");
     o.model = dense_model;
