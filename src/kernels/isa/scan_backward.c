@@ -56,9 +56,22 @@ static void begin_chunk(const struct em_scan *k, const struct em_scan_gradient *
         }
 }
 
+// The same rows of the next block of channels: no hardware looks ahead from page to page.
+ALWAYS void fetch(const struct em_scan *k, const struct em_scan_gradient *d, size_t t, size_t at)
+{
+    if (at >= k->E) return;
+    __builtin_prefetch(k->x + t * k->x_stride + at);
+    __builtin_prefetch(k->delta + t * k->delta_stride + at);
+    __builtin_prefetch(d->dy + t * d->dy_stride + at);
+    if (k->z) __builtin_prefetch(k->z + t * k->z_stride + at);
+    if (d->dx) __builtin_prefetch(d->dx + t * d->dx_stride + at, 1);
+    if (d->ddelta) __builtin_prefetch(d->ddelta + t * d->ddelta_stride + at, 1);
+    if (d->dz) __builtin_prefetch(d->dz + t * d->dz_stride + at, 1);
+}
+
 // States [n, n + S) forward over the chunk, V vectors of channels from v on.
-ALWAYS void again(const struct em_scan *k, const float *checkpoint, struct block *u, size_t n,
-                  size_t S, size_t v, size_t V)
+ALWAYS void again(const struct em_scan *k, const struct em_scan_gradient *d,
+                  const float *checkpoint, struct block *u, size_t n, size_t S, size_t v, size_t V)
 {
     const size_t column = u->first / k->per_group * k->N + n;
     const float *b = k->b + u->t * k->b_stride + column, *c = k->c + u->t * k->c_stride + column;
@@ -73,6 +86,8 @@ ALWAYS void again(const struct em_scan *k, const float *checkpoint, struct block
     }
     for (size_t s = 0; s < u->n; s++) {
         const float *bs = b + s * k->b_stride, *cs = c + s * k->c_stride;
+        for (size_t j = 0; !n && j < V; j++)
+            fetch(k, d, u->t + s, u->first + WIDTH + v + j * VF32_LANES);
         UNROLL
         for (size_t j = 0; j < V; j++) {
             const size_t at = v + j * VF32_LANES;
@@ -171,11 +186,11 @@ ALWAYS void all_states(const struct em_scan *k, const struct em_scan_gradient *d
 {
     size_t n = 0;
     for (; n + STATES <= k->N; n += STATES) {
-        again(k, checkpoint, u, n, STATES, v, V);
+        again(k, d, checkpoint, u, n, STATES, v, V);
         back(k, d, u, db, dc, n, STATES, v, V);
     }
     for (; n < k->N; n++) {
-        again(k, checkpoint, u, n, 1, v, V);
+        again(k, d, checkpoint, u, n, 1, v, V);
         back(k, d, u, db, dc, n, 1, v, V);
     }
 }
