@@ -307,7 +307,9 @@ typedef struct ember_ltc_synapses {
     ember_tensor *sigma, *mu, *w, *erev, *mask;
 } ember_ltc_synapses;
 typedef struct ember_ltc_parameters {
-    ember_tensor *cm, *gleak, *vleak;           /**< [U] */
+    ember_tensor *input_w, *input_b;  /**< [I]: the senses feel x * input_w + input_b; NULL: x. A
+                                         memory reads x itself */
+    ember_tensor *cm, *gleak, *vleak; /**< [U] */
     ember_tensor *sigma, *mu, *w, *erev, *mask; /**< [U, U] */
     ember_ltc_synapses sensory;                 /**< [I, U]: from the inputs */
     ember_recurrent_memory memory;

@@ -10,7 +10,7 @@
 // What a free block list may say besides its blocks; token ids and the like stay as they are.
 struct form_options {
     size_t hidden_size, vocab_size, input_size, output_size, max_position_embeddings;
-    bool tie_word_embeddings;
+    bool tie_word_embeddings, output_matrix;
     float initializer_range, embedding_dropout;
     double frozen_row;
     const ember_config *final_norm, *blocks;
@@ -29,6 +29,8 @@ static const ember_option form_table[] = {
                    "longest sequence that it is meant for; 0: not said"),
     EMBER_OPT_BOOL(struct form_options, tie_word_embeddings, true,
                    "the output matrix is the embedding"),
+    EMBER_OPT_BOOL(struct form_options, output_matrix, true,
+                   "models of `inputs`: false: their only block makes output_size columns itself"),
     EMBER_OPT_FLOAT(struct form_options, initializer_range, 0.02, 0, 100,
                     "standard deviation of a random start"),
     EMBER_OPT_FLOAT(struct form_options, embedding_dropout, 0, 0, 0.999,
@@ -184,14 +186,19 @@ static ember_status build_layers(struct em_model *m)
                            (size_t[]){m->width, o.input_size}, 2));
     }
     struct block_list list = {.model = m, .build = &b};
+    if (!o.output_matrix) b.output = m->output_size;
     EM_TRY(build_list(&list, em_config_json(o.blocks), m->name, 0));
+    if (!o.output_matrix && (m->vocabulary || m->depth != 1))
+        return em_fail(EMBER_E_CONFIG,
+                       "%s: a model without output_matrix reads `inputs` and has one block", m->name);
+    b.output = 0;
     b.where = m->name;
     const char *norm = em_arena_printf(&m->arena, "%s: final_norm", m->name);
     if (!norm) return EMBER_E_NOMEM;
     EM_TRY(em_build_at(&b, "final_norm", norm, EMBER_NORM, o.final_norm, &m->final_norm));
     if (m->vocabulary && o.tie_word_embeddings)
         m->head = m->embedding;
-    else if (m->vocabulary || o.output_size)
+    else if (m->vocabulary || (o.output_size && o.output_matrix))
         EM_TRY(ember_param(&b, &m->head, "head.weight", EMBER_INIT_NORMAL, EMBER_ROLE_HEAD,
                            (size_t[]){m->output_size, m->width}, 2));
     for (size_t i = 0; i < m->params.count; i++)

@@ -109,6 +109,22 @@ void ember_param_fill(ember_build *build, const ember_tensor *param, const ember
     }
 }
 
+ember_status em_build_output(ember_build *build, size_t width)
+{
+    const size_t expected = build->output ? build->output : build->width;
+    return width == expected
+               ? EMBER_OK
+               : ember_build_refuse(build, "", "the output has %zu columns; it needs %zu", width,
+                                    expected);
+}
+
+void em_param_keep_positive(ember_build *build, const ember_tensor *param)
+{
+    const struct em_params *params = build->params;
+    for (size_t i = 0; i < params->count; i++)
+        if (&params->param[i]->tensor == param) params->param[i]->positive = true;
+}
+
 double ember_random_uniform(ember_random *random)
 {
     return em_rng_uniform(random);

@@ -15,6 +15,7 @@ struct em_param {
     ember_filling filling;
     bool decay;  // weight decay applies: matrices that are no norms
     bool frozen; // no gradient: buffers, and what a recipe freezes
+    bool positive; // training sets negative values to 0
     bool expert; // the first dimension counts experts
 };
 
@@ -47,6 +48,7 @@ struct ember_build {
     size_t n_parameters;
     size_t n_tensors; // as files have them: experts one by one
     bool allow_not_causal;
+    size_t output; // what the last layer makes instead of the model's width; 0: the width
 };
 
 // Registers the layer types of this room. Once.
@@ -63,6 +65,12 @@ ember_status em_layer_type_check(const ember_layer_type *type, const char *where
 ember_status em_build_at(struct ember_build *build, const char *name, const char *where,
                          ember_kind kind, const ember_config *config,
                          ember_layer **layer) EMBER_CHECKED;
+
+// For layers whose output may have another width than the model: refused unless it is the model's
+// width, or the output of the model (build->output).
+ember_status em_build_output(ember_build *build, size_t width) EMBER_CHECKED;
+// After each step of training, negative values of `param` become 0.
+void em_param_keep_positive(ember_build *build, const ember_tensor *param);
 
 void em_params_deinit(struct em_params *params);
 struct em_param *em_params_find(const struct em_params *params, const char *path);

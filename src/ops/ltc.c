@@ -51,10 +51,10 @@ static void sizes(const struct em_call *c, struct em_cell_sizes *s)
         .I = I,
         .S = has_memory(c) ? 2 * U : U,
         .O = attr_of(c).outputs,
-        .work = (2 * n + 1) * U + I * U + kept_of(c) + 3 * U +
+        .work = (2 * n + 1) * U + I * U + kept_of(c) + 3 * U + 2 * I +
                 (has_memory(c) ? em_memory_work(&m) + U : 0),
         .taps = has_memory(c) ? em_memory_taps(&m) : 0,
-        .sums = 4 * synapses + 3 * U,
+        .sums = 4 * synapses + 3 * U + 2 * I,
         .prepared = sizeof(struct em_ltc) + (5 * synapses + 3 * U + 2 * (U + 1) + 64) * 4,
         .product = has_memory(c) ? (I > U ? I : U) : 0,
         .reference_work =
@@ -91,6 +91,10 @@ static ember_status shape(struct em_call *c)
     for (unsigned i = 0; i < sizeof square / sizeof *square; i++) {
         EM_TRY(em_check_parameter(c, square[i].i, square[i].name, (size_t[]){U, U}, 2));
         EM_TRY(em_check_parameter(c, sensory[i].i, sensory[i].name, (size_t[]){I, U}, 2));
+    }
+    if (c->in[LTC_INPUT_W]) {
+        EM_TRY(em_check_parameter(c, LTC_INPUT_W, "input_w", &I, 1));
+        EM_TRY(em_check_parameter(c, LTC_INPUT_B, "input_b", &I, 1));
     }
     size_t synapses;
     if (!em_add_size(I, U, &synapses) || !em_mul_size(synapses, U, &synapses) ||
@@ -175,7 +179,7 @@ static void prepare(const struct em_call *c, void *memory)
 static size_t used_sums(const void *memory)
 {
     const struct em_ltc *cell = &((const struct prepared *)memory)->cell;
-    return 4 * (cell->sensory.count + cell->inner.count) + 3 * cell->U;
+    return 4 * (cell->sensory.count + cell->inner.count) + 3 * cell->U + 2 * cell->I;
 }
 
 // ---- cpu ----
@@ -192,8 +196,42 @@ static struct em_ltc_trace trace_of(const struct em_step *s, const struct em_ltc
     const size_t n = kept_of(s->call);
     t.activity = n ? kept : NULL;
     *scratch = em_lanes_at(kept, n);
-    *memory = em_lanes_at(*scratch, 3 * U);
+    *memory = em_lanes_at(*scratch, 3 * U + 2 * cell->I);
     return t;
+}
+
+// What the senses feel of the step's x: [I], behind the scratch.
+static float *feel(const struct em_step *s, float *scratch)
+{
+    const struct em_call *c = s->call;
+    const size_t I = inputs_of(c);
+    float *felt = em_lanes_at(scratch, 3 * units_of(c));
+    if (!c->in[LTC_INPUT_W]) {
+        memcpy(felt, s->x, I * EM_LANES * sizeof *felt);
+        return felt;
+    }
+    for (size_t i = 0; i < I; i++) {
+        const float w = em_f32(c->in[LTC_INPUT_W])[i], b = em_f32(c->in[LTC_INPUT_B])[i];
+        for (size_t lane = 0; lane < EM_LANES; lane++)
+            felt[i * EM_LANES + lane] = s->x[i * EM_LANES + lane] * w + b;
+    }
+    return felt;
+}
+
+// dfelt [I] goes on to x; sums [I][2] of input_w and input_b.
+static void feel_back(const struct em_step *s, const float *dfelt, float *sums)
+{
+    const struct em_call *c = s->call;
+    for (size_t i = 0; i < inputs_of(c); i++) {
+        const float w = c->in[LTC_INPUT_W] ? em_f32(c->in[LTC_INPUT_W])[i] : 1;
+        float *dw = em_lanes_at(sums, 2 * i), *db = em_lanes_at(dw, 1);
+        for (size_t lane = 0; lane < EM_LANES; lane++) {
+            const size_t at = i * EM_LANES + lane;
+            s->dx[at] += dfelt[at] * w;
+            dw[lane] += dfelt[at] * s->x[at];
+            db[lane] += dfelt[at];
+        }
+    }
 }
 
 // v, and with a memory the LSTM's step before it.
@@ -215,7 +253,7 @@ static void step(const struct em_step *s)
     struct em_ltc_trace t = trace_of(s, cell, &scratch, &memory);
     t.inverse = t.sensory = t.activity = NULL;
     start_from(s, &t, em_lanes_at(s->after, cell->U), memory);
-    em_kernels()->ltc_f32(cell, &t, s->x, s->dt, scratch);
+    em_kernels()->ltc_f32(cell, &t, feel(s, scratch), s->dt, scratch);
     memcpy(s->after, em_lanes_at(t.v, cell->unfolds * cell->U), cell->U * EM_LANES * sizeof(float));
 }
 
@@ -227,12 +265,15 @@ static void step_back(const struct em_step *s)
     const struct em_memory m = memory_of(s->call);
     float *spare = em_lanes_at(memory, 5 * cell->U); // the new c, which nobody reads
     start_from(s, &t, spare, memory);
-    em_kernels()->ltc_f32(cell, &t, s->x, s->dt, scratch);
+    float *felt = feel(s, scratch), *dfelt = em_lanes_at(felt, cell->I);
+    em_kernels()->ltc_f32(cell, &t, felt, s->dt, scratch);
+    memset(dfelt, 0, cell->I * EM_LANES * sizeof *dfelt);
     const size_t inner = 4 * cell->sensory.count, neuron = inner + 4 * cell->inner.count;
     const struct em_ltc_sums sums = {.sensory = s->sums,
                                      .inner = em_lanes_at(s->sums, inner),
                                      .neuron = em_lanes_at(s->sums, neuron)};
-    em_kernels()->ltc_backward_f32(cell, &t, &sums, s->x, s->dt, s->dx, s->ds, scratch);
+    em_kernels()->ltc_backward_f32(cell, &t, &sums, felt, s->dt, dfelt, s->ds, scratch);
+    feel_back(s, dfelt, em_lanes_at(s->sums, neuron + 3 * cell->U));
     if (has_memory(s->call))
         em_memory_step_back(s, &m, s->ds, em_lanes_at(s->ds, cell->U), memory, s->tap);
 }
@@ -277,6 +318,12 @@ static void finish(const struct em_call *c, const void *prepared, const float *t
         if (dcm) dcm[i] += (float)(neuron[3 * i] * slope(c, em_f32(c->in[LTC_CM])[i]));
         if (dgleak) dgleak[i] += (float)(neuron[3 * i + 1] * slope(c, em_f32(c->in[LTC_GLEAK])[i]));
         if (dvleak) dvleak[i] += (float)neuron[3 * i + 2];
+    }
+    const double *sense = neuron + 3 * cell->U;
+    float *dw = em_gradient_of(c, LTC_INPUT_W), *db = em_gradient_of(c, LTC_INPUT_B);
+    for (size_t i = 0; i < cell->I; i++) {
+        if (dw) dw[i] += (float)sense[2 * i];
+        if (db) db[i] += (float)sense[2 * i + 1];
     }
     if (has_memory(c)) {
         const struct em_memory m = memory_of(c);
@@ -327,6 +374,8 @@ ember_status ember_ltc(ember_flow *flow, ember_tensor *x, const ember_ltc_parame
                                           p->sensory.w,
                                           p->sensory.erev,
                                           p->sensory.mask,
+                                          p->input_w,
+                                          p->input_b,
                                           p->memory.input_map,
                                           p->memory.input_bias,
                                           p->memory.recurrent_map};

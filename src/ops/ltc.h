@@ -21,6 +21,8 @@ enum {
     LTC_SENSORY_W,
     LTC_SENSORY_EREV,
     LTC_SENSORY_MASK,
+    LTC_INPUT_W,
+    LTC_INPUT_B,
     LTC_MEMORY,
     LTC_INPUTS = LTC_MEMORY + 3
 };
@@ -37,11 +39,11 @@ struct em_ltc_attr {
 };
 
 // Doubles: v of every unfold, denominators, gradients of numerators and denominators of the inputs
-// and of an unfold, of v; the gradient of c.
+// and of an unfold, of v; the gradient of c; what the
+// senses feel, and its gradient.
 static inline size_t em_ltc_reference_work(size_t I, size_t U, size_t unfolds)
 {
-    (void)I;
-    return (2 * unfolds + 1) * U + 6 * U;
+    return (2 * unfolds + 1) * U + 6 * U + 2 * I;
 }
 void em_ltc_reference(const struct em_reference_step *s);
 void em_ltc_reference_back(const struct em_reference_step *s);

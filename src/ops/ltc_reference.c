@@ -6,8 +6,14 @@ struct view {
     size_t I, U, unfolds;
     double rate, epsilon;
     bool implicit;
+    double *felt, *dfelt;             // [I]
     double *v, *denominator, *memory; // [unfolds + 1][U], [unfolds][U]
 };
+
+static double value_of(const struct em_reference_step *s, unsigned i, size_t at)
+{
+    return (double)em_f32(s->call->in[i])[at];
+}
 
 static struct view view_of(const struct em_reference_step *s)
 {
@@ -21,13 +27,19 @@ static struct view view_of(const struct em_reference_step *s)
                      .implicit = a->implicit_constraints,
                      .v = s->work};
     w.denominator = w.v + (w.unfolds + 1) * w.U;
+    w.felt = w.denominator + w.unfolds * w.U + 6 * w.U;
+    w.dfelt = w.felt + w.I;
+    for (size_t i = 0; i < w.I; i++)
+        w.felt[i] = s->call->in[LTC_INPUT_W]
+                        ? s->x[i] * value_of(s, LTC_INPUT_W, i) + value_of(s, LTC_INPUT_B, i)
+                        : s->x[i];
     w.memory = s->work + em_ltc_reference_work(w.I, w.U, w.unfolds);
     return w;
 }
 
 static double value(const struct view *w, unsigned i, size_t at)
 {
-    return (double)em_f32(w->s->call->in[i])[at];
+    return value_of(w->s, i, at);
 }
 
 static double positive(const struct view *w, unsigned i, size_t at)
@@ -74,7 +86,7 @@ static void solve(const struct view *w, double *memory_c)
         for (size_t i = 0; i < U; i++) {
             const double c = positive(w, LTC_CM, i) * w->rate, g = positive(w, LTC_GLEAK, i);
             double numerator = c * old[i] + g * value(w, LTC_VLEAK, i), denominator = c + g;
-            receive(w, LTC_SENSORY_SIGMA, w->s->x, w->I, i, &numerator, &denominator);
+            receive(w, LTC_SENSORY_SIGMA, w->felt, w->I, i, &numerator, &denominator);
             receive(w, LTC_SIGMA, old, U, i, &numerator, &denominator);
             w->denominator[n * U + i] = denominator + w->epsilon;
             w->v[(n + 1) * U + i] = numerator / (denominator + w->epsilon);
@@ -119,6 +131,7 @@ void em_ltc_reference_back(const struct em_reference_step *s)
     const struct em_memory m = {LTC_MEMORY, w.I, w.U};
     const size_t U = w.U;
     double *dbefore = w.denominator + w.unfolds * U, *memory_c = dbefore + U;
+    memset(w.dfelt, 0, w.I * sizeof *w.dfelt);
     solve(&w, memory_c);
     for (size_t n = w.unfolds; n-- > 0;) {
         const double *old = w.v + n * U, *next = old + U;
@@ -130,10 +143,16 @@ void em_ltc_reference_back(const struct em_reference_step *s)
             add(&w, LTC_GLEAK, i, (dn * value(&w, LTC_VLEAK, i) + dd) * slope(&w, LTC_GLEAK, i));
             add(&w, LTC_VLEAK, i, dn * positive(&w, LTC_GLEAK, i));
             dbefore[i] += dn * c * w.rate;
-            receive_back(&w, LTC_SENSORY_SIGMA, s->x, w.I, i, dn, dd, s->dx);
+            receive_back(&w, LTC_SENSORY_SIGMA, w.felt, w.I, i, dn, dd, w.dfelt);
             receive_back(&w, LTC_SIGMA, old, U, i, dn, dd, dbefore);
         }
         memcpy(s->ds, dbefore, U * sizeof *dbefore);
+    }
+    const bool mapped = s->call->in[LTC_INPUT_W] != NULL;
+    for (size_t i = 0; i < w.I; i++) {
+        s->dx[i] += w.dfelt[i] * (mapped ? value(&w, LTC_INPUT_W, i) : 1);
+        if (mapped) add(&w, LTC_INPUT_W, i, w.dfelt[i] * s->x[i]);
+        if (mapped) add(&w, LTC_INPUT_B, i, w.dfelt[i]);
     }
     if (s->call->in[LTC_MEMORY]) em_memory_reference_back(s, &m, s->ds, s->ds + U, w.memory);
 }

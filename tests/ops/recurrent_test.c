@@ -42,7 +42,20 @@ struct ltc_setup {
     bool memory;
 };
 
-enum { CM = 1, GLEAK, VLEAK, SIGMA, MU, W, EREV, MASK, SENSORY, MEMORY = SENSORY + 5 };
+enum {
+    CM = 1,
+    GLEAK,
+    VLEAK,
+    SIGMA,
+    MU,
+    W,
+    EREV,
+    MASK,
+    SENSORY,
+    INPUT_W = SENSORY + 5,
+    INPUT_B,
+    MEMORY
+};
 
 static ember_status ltc(ember_flow *flow, ember_tensor **in, const struct op_case *c,
                         ember_tensor **out)
@@ -115,6 +128,8 @@ static void liquid_time_constants(void **state)
                 .kind = OP_PARAMETER, .dim = {U}, .ndim = 1, .low = 0.2f, .high = 0.9f};
         add_synapses(&c, SIGMA, U, U);
         add_synapses(&c, SENSORY, I, U);
+        for (unsigned i = INPUT_W; i <= INPUT_B && round; i++)
+            c.in[i] = (struct op_input){.kind = OP_PARAMETER, .dim = {I}, .ndim = 1};
         if (s.memory) add_memory(&c, MEMORY, I, U);
         check_op(&c, round);
     }
