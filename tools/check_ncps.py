@@ -1,10 +1,10 @@
 """Holds Ember against ncps's torch cells at random configs: outputs, loss, gradients, chunks.
 
     python tools/check_ncps.py build/release/ember [--rounds 40] [--seed 1]
-    python tools/check_ncps.py --goldens tests/golden/ncps
+    python tools/check_ncps.py --goldens tests/golden
 
 Needs torch, ncps, numpy and safetensors. With --goldens it writes a few folders (config.json,
-model.safetensors, in.safetensors, out.safetensors) and the wirings of tests/golden/ncps instead.
+model.safetensors, in.safetensors, out.safetensors) and ncps's wirings as files instead.
 """
 
 import argparse
@@ -187,7 +187,7 @@ def goldens(folder):
         size = net.input_size
         config = {"model_type": "ncps", "cell": "cfc", "input_size": size, **more}
         x, spans = torch.randn(3, 7, size), torch.rand(3, 7) * 1.5 + 0.2
-        where = os.path.join(folder, name)
+        where = os.path.join(folder, "models", "ncps-" + name)
         write(where, net, config, x, spans)
         save_file(expected(net, config, x, spans), os.path.join(where, "out.safetensors"), metadata={"torch": torch.__version__})
 
