@@ -30,6 +30,30 @@ static inline size_t em_fft_floats(size_t N)
     return em_fft_row(N - 1) + 2 * EM_FFT_LANES;
 }
 
+// How many parts a node of n numbers is split into: eights at the end.
+static inline size_t em_fft_parts(size_t n)
+{
+    unsigned levels = 0;
+    for (; n > 1; n >>= 1)
+        levels++;
+    if (levels < 3) return (size_t)1 << levels;
+    return levels % 3 == 0 ? 8 : 4;
+}
+
+// What happens to the parts of x between its first pass and its last; see the kernels of a whole
+// transform.
+struct em_fft_parts {
+    enum {
+        EM_FFT_FORWARD,
+        EM_FFT_INVERSE,
+        EM_FFT_CONVOLVE,
+        EM_FFT_CORRELATE,
+        EM_FFT_GRADIENTS
+    } work;
+    float *x, *other, *dk;
+    const float *k;
+};
+
 // `count` rows of up to EM_FFT_LANES values: x, or x * gate.
 struct em_fft_rows {
     const float *x, *gate; // gate: NULL for none
@@ -60,6 +84,7 @@ struct em_fft_gradient {
     float *dpost, *dx, *dgate, *dskip; // NULL: not wanted
     size_t dy_stride, post_stride, z_stride, dpost_stride, dx_stride, dgate_stride;
     bool gelu;
+    bool set_post, set_x, set_gate; // the gradient holds nothing yet; only in passes that transform
 };
 
 // The factors of the nodes `depth` below x^N - i, 8 floats each: w of the node, of its first child,

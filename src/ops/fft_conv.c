@@ -114,6 +114,7 @@ const struct em_op em_op_fft_conv = {
                     EM_PASSES(em_fft_conv_reference_forward, em_fft_conv_reference_backward)},
     .backward_reads = EM_READS_IN(EM_FC_U) | EM_READS_IN(EM_FC_K) | EM_READS_IN(EM_FC_K_REV) |
                       EM_READS_IN(EM_FC_SKIP) | EM_READS_IN(EM_FC_PRE) | EM_READS_IN(EM_FC_POST),
+    .flags = EM_OP_SETS_FRESH,
 };
 
 static ember_status need_state(ember_flow *flow, struct em_call *c)

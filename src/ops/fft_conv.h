@@ -107,6 +107,49 @@ struct em_fft_conv_group {
     size_t channel, lanes, i;
 };
 
+static inline size_t em_fft_conv_head(const struct em_fft_conv_group *g, size_t lane)
+{
+    return (g->channel + lane) / g->f->d;
+}
+
+// How one sequence is cut into segments.
+struct em_fft_conv_plan {
+    size_t N;            // numbers of a transform: 2 N values
+    size_t A;            // outputs of a segment
+    size_t past, T;      // inputs before the outputs, outputs
+    size_t before, late; // lags of k, of k_rev that matter
+};
+struct em_fft_conv_plan em_fft_conv_plan_of(const struct em_fft_conv *f, size_t past, size_t T);
+// At least the N of every plan of up to T tokens.
+size_t em_fft_conv_most_numbers(const struct em_fft_conv *f, size_t T);
+// The plan's kernel into `spectrum`, transformed and over N.
+void em_fft_conv_plan_spectrum(const struct em_fft_conv_group *g, const struct em_fft_conv_plan *p,
+                               float *spectrum);
+void em_fft_conv_clear(float *work, size_t N);
+// The kernels' gradients, from that of their spectrum.
+void em_fft_conv_spectrum_gradient(const struct em_fft_conv_group *g,
+                                   const struct em_fft_conv_plan *p, float *gradient);
+
+// One transform's steps, shared out to threads unless the caller is one of them already.
+enum em_fft_conv_step { EM_FC_ENTER, EM_FC_PARTS, EM_FC_LEAVE };
+struct em_fft_conv_transform {
+    const struct em_call *call;
+    size_t N;
+    struct em_fft_parts parts;
+    // ENTER: rows, or gradients, or none of them: the values are in parts.x already. LEAVE: finish,
+    // or gradients, or none of them.
+    const struct em_fft_rows *rows;
+    const struct em_fft_finish *finish;
+    const struct em_fft_gradient *gradient;
+    float
+        *dskip; // [EM_FC_PIECES][EM_FC_LANES]: of each piece of gradient's LEAVE; NULL: not wanted
+};
+enum { EM_FC_PIECES = 64 };
+void em_fft_conv_run(const struct em_fft_conv_transform *t, enum em_fft_conv_step step);
+// A sequence that is one segment with room for it, channel by channel: its transforms read u and
+// the gates, and write y.
+bool em_fft_conv_fused(const struct em_fft_conv *f, const struct em_fft_conv_plan *p);
+
 // Inputs of the group, tokens [begin, end) of the whole sequence, of which `seen` were before this
 // batch: into [end - begin][EM_FC_LANES].
 void em_fft_conv_signal(const struct em_fft_conv_group *g, size_t s, size_t seen, size_t begin,

@@ -7,14 +7,6 @@
 
 #include "kernels/fft.h"
 
-// One sequence's segments.
-struct plan {
-    size_t N;            // numbers of a transform: 2 N values
-    size_t A;            // outputs of a segment
-    size_t past, T;      // inputs before the outputs, outputs
-    size_t before, late; // lags of k, of k_rev that matter
-};
-
 static size_t smaller(size_t a, size_t b)
 {
     return a < b ? a : b;
@@ -24,65 +16,17 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-static size_t power_of_2(size_t least)
-{
-    size_t n = 1;
-    while (n < least)
-        n *= 2;
-    return n;
-}
-
-// The longest transform for lags that short: longer ones cost more than segments.
-static size_t longest(size_t lags)
-{
-    return larger(256, 4 * power_of_2(lags));
-}
-
-static double work_of(size_t N, size_t segments)
-{
-    double levels = N > 8192 ? 8 : 4; // and what is not butterflies, more where caches end
-    for (size_t n = N; n > 1; n /= 2)
-        levels++;
-    return levels * (double)N * (double)segments;
-}
-
-static struct plan plan_of(const struct em_fft_conv *f, size_t past, size_t T)
-{
-    struct plan p = {.past = past, .T = T};
-    p.before = f->attr.circular ? T : smaller(f->taps, past + T);
-    p.late = f->attr.circular ? T : smaller(f->late, T);
-    const size_t around = p.late ? p.late - 1 : 0, lags = p.before + around;
-    const size_t values = larger(past + T, T + larger(p.before - 1, around ? past + around : 0));
-    p.N = power_of_2((values + 1) / 2);
-    p.A = T;
-    if (f->attr.circular) return p;
-    const size_t most = longest(lags);
-    double best = p.N <= most ? work_of(p.N, 1) : 1e300;
-    const struct plan whole = p;
-    for (size_t N = power_of_2((lags + 1) / 2); N <= most && N <= whole.N; N *= 2) {
-        if (2 * N < lags) continue;
-        const size_t A = 2 * N - lags + 1;
-        const double work = work_of(N, (T + A - 1) / A);
-        if (A >= T && whole.N <= N) continue;
-        if (work >= best) continue;
-        best = work;
-        p.N = N;
-        p.A = smaller(A, T);
-    }
-    return p;
-}
-
-// At least the N of every plan of up to T tokens.
-static size_t most_numbers(const struct em_fft_conv *f, size_t T)
-{
-    const size_t past = f->causal && f->call->slot >= 0 ? f->taps - 1 : 0;
-    const size_t lags = f->attr.circular ? T : smaller(f->taps, past + T);
-    const size_t late = f->attr.circular ? T : smaller(f->late, T);
-    const size_t whole = power_of_2((past + T + larger(lags, late) + 1) / 2);
-    return f->attr.circular ? whole : smaller(whole, longest(lags + late));
-}
-
 // ---- scratch ----
+
+static size_t unit_channels(const struct em_fft_conv *f)
+{
+    return f->d < EM_FC_LANES ? EM_FC_LANES / f->d * f->d : f->d;
+}
+
+static size_t units_of(const struct em_fft_conv *f)
+{
+    return (f->D + unit_channels(f) - 1) / unit_channels(f);
+}
 
 struct sizes {
     size_t N, rows, threads;
@@ -92,7 +36,8 @@ struct sizes {
 static struct sizes sizes_of(const struct em_call *c, size_t T)
 {
     const struct em_fft_conv f = em_fft_conv_of(c);
-    struct sizes z = {most_numbers(&f, T), T, em_call_threads(c), em_is_training(c)};
+    struct sizes z = {em_fft_conv_most_numbers(&f, T), T, em_call_threads(c), em_is_training(c)};
+    if (units_of(&f) < z.threads) z.threads = 1;
     if (f.causal && c->slot >= 0) {
         const size_t block = f.attr.block;
         z.rows += f.taps;
@@ -145,15 +90,10 @@ static struct em_fft_conv_scratch *take_scratch(const struct em_call *c)
 
 // ---- rows of a group ----
 
-static size_t head_of(const struct em_fft_conv_group *g, size_t lane)
-{
-    return (g->channel + lane) / g->f->d;
-}
-
 // The channel of u and post_gate that a lane's signal has.
 static size_t partner(const struct em_fft_conv_group *g, size_t lane)
 {
-    return head_of(g, lane) * g->f->d + g->i;
+    return em_fft_conv_head(g, lane) * g->f->d + g->i;
 }
 
 // Partners' columns of an input's rows, one beside the other.
@@ -203,8 +143,8 @@ void em_fft_conv_signal(const struct em_fft_conv_group *g, size_t s, size_t seen
 }
 
 // Inputs [begin, end), counted from the first one that the plan has, as values 0 .. of `work`.
-static void read_inputs(const struct em_fft_conv_group *g, size_t s, const struct plan *p,
-                        size_t begin, size_t end, float *work)
+static void read_inputs(const struct em_fft_conv_group *g, size_t s,
+                        const struct em_fft_conv_plan *p, size_t begin, size_t end, float *work)
 {
     const size_t start = g->f->call->exec->batch->offset[s];
     if (!p->past) {
@@ -221,98 +161,6 @@ static void read_inputs(const struct em_fft_conv_group *g, size_t s, const struc
                                                      .lanes = g->lanes});
 }
 
-// ---- spectra ----
-
-static float *value_at(float *work, size_t N, size_t i)
-{
-    return i < N ? work + em_fft_row(i) : work + em_fft_row(i - N) + EM_FC_LANES;
-}
-
-// Lags first, first + 1, ... of a kernel as values at, at + 1, ..., or from `at` downwards with the
-// other sign.
-static void read_taps(const struct em_fft_conv_group *g, const ember_tensor *k, size_t N,
-                      float *work, size_t at, size_t first, size_t count, bool down)
-{
-    const float *tap = em_f32(k);
-    for (size_t j = 0; j < count; j++) {
-        float *to = value_at(work, N, down ? at - j : at + j);
-        for (size_t lane = 0; lane < g->lanes; lane++) {
-            const float x = tap[em_fft_conv_tap(g->f, k, head_of(g, lane), first + j)];
-            to[lane] += down ? -x : x;
-        }
-    }
-}
-
-static void add_taps(const struct em_fft_conv_group *g, const ember_tensor *k, size_t N,
-                     float *work, size_t at, size_t first, size_t count, bool down)
-{
-    float *tap = em_f32(k);
-    const float scale = 1 / (float)N;
-    for (size_t j = 0; j < count; j++) {
-        const float *from = value_at(work, N, down ? at - j : at + j);
-        for (size_t lane = 0; lane < g->lanes; lane++)
-            tap[em_fft_conv_tap(g->f, k, head_of(g, lane), first + j)] +=
-                scale * (down ? -from[lane] : from[lane]);
-    }
-}
-
-typedef void each_taps(const struct em_fft_conv_group *g, const ember_tensor *k, size_t N,
-                       float *work, size_t at, size_t first, size_t count, bool down);
-
-// Where the plan's kernel has its taps among the 2 N values: lag l at l, or at 2 N + l with the
-// other sign.
-static void place_taps(const struct em_fft_conv_group *g, const struct plan *p, bool gradients,
-                       float *work, each_taps *each)
-{
-    const struct em_call *c = g->f->call;
-    const ember_tensor *k = c->in[EM_FC_K], *rev = c->in[EM_FC_K_REV];
-    if (gradients) {
-        k = em_wants(c, EM_FC_K) ? k->grad : NULL;
-        rev = rev && em_wants(c, EM_FC_K_REV) ? rev->grad : NULL;
-    }
-    if (k && !g->f->attr.circular) each(g, k, p->N, work, 0, 0, p->before, false);
-    if (rev && p->late) {
-        each(g, rev, p->N, work, 0, 0, 1, false);
-        if (p->late > 1) each(g, rev, p->N, work, 2 * p->N - 1, 1, p->late - 1, true);
-    }
-    if (!k || !g->f->attr.circular) return;
-    const size_t T = p->T, taps = g->f->taps, period = larger(g->f->attr.period, T);
-    for (size_t round = 0; round < taps; round += period) {
-        // Lags 0 .. T - 1, and those before 0: -1 is tap period - 1.
-        each(g, k, p->N, work, 0, round, smaller(T, taps - round), false);
-        for (size_t l = 1; l < T; l++)
-            if (round + period - l < taps)
-                each(g, k, p->N, work, 2 * p->N - l, round + period - l, 1, true);
-    }
-}
-
-static void clear(float *work, size_t N)
-{
-    memset(work, 0, em_fft_floats(N) * sizeof *work);
-}
-
-static void finish_spectrum(float *work, size_t N)
-{
-    em_kernels()->fft_forward_f32(work, N);
-    em_kernels()->scale_f32(work, work, 1 / (float)N, em_fft_floats(N));
-}
-
-static void plan_spectrum(const struct em_fft_conv_group *g, const struct plan *p)
-{
-    clear(g->scratch->spectrum, p->N);
-    place_taps(g, p, false, g->scratch->spectrum, read_taps);
-    finish_spectrum(g->scratch->spectrum, p->N);
-}
-
-void em_fft_conv_spectrum(const struct em_fft_conv_group *g, size_t N, size_t first, size_t count)
-{
-    clear(g->scratch->spectrum, N);
-    if (first < g->f->taps)
-        read_taps(g, g->f->call->in[EM_FC_K], N, g->scratch->spectrum, 0, first,
-                  smaller(count, g->f->taps - first), false);
-    finish_spectrum(g->scratch->spectrum, N);
-}
-
 // ---- segments ----
 
 struct segment {
@@ -321,7 +169,7 @@ struct segment {
 };
 
 // Segment with outputs from token t on.
-static struct segment segment_at(const struct plan *p, size_t t)
+static struct segment segment_at(const struct em_fft_conv_plan *p, size_t t)
 {
     struct segment s = {.A = smaller(p->A, p->T - t)};
     s.H = smaller(p->past + t, p->before - 1);
@@ -331,7 +179,8 @@ static struct segment segment_at(const struct plan *p, size_t t)
     return s;
 }
 
-static void convolve(const struct em_fft_conv_group *g, size_t s, const struct plan *p, float *rows)
+static void convolve(const struct em_fft_conv_group *g, size_t s, const struct em_fft_conv_plan *p,
+                     float *rows)
 {
     for (size_t t = 0; t < p->T; t += p->A) {
         const struct segment q = segment_at(p, t);
@@ -348,8 +197,8 @@ static size_t tokens_of(const struct em_call *c, size_t s)
 
 void em_fft_conv_whole(const struct em_fft_conv_group *g, size_t s, float *rows)
 {
-    const struct plan p = plan_of(g->f, 0, tokens_of(g->f->call, s));
-    plan_spectrum(g, &p);
+    const struct em_fft_conv_plan p = em_fft_conv_plan_of(g->f, 0, tokens_of(g->f->call, s));
+    em_fft_conv_plan_spectrum(g, &p, g->scratch->spectrum);
     convolve(g, s, &p, rows);
 }
 
@@ -361,7 +210,7 @@ static void lane_values(const struct em_fft_conv_group *g, size_t s, float *mask
     for (size_t lane = 0; lane < EM_FC_LANES; lane++) {
         const bool there = lane < g->lanes;
         mask[lane] = there ? em_fft_conv_mask(g->f, s, g->channel + lane) : 0;
-        skip[lane] = there && t ? em_f32(t)[head_of(g, lane)] : 0;
+        skip[lane] = there && t ? em_f32(t)[em_fft_conv_head(g, lane)] : 0;
     }
 }
 
@@ -417,11 +266,6 @@ struct work {
     struct em_fft_conv_scratch *scratch;
 };
 
-static size_t unit_channels(const struct em_fft_conv *f)
-{
-    return f->d < EM_FC_LANES ? EM_FC_LANES / f->d * f->d : f->d;
-}
-
 typedef void group_task(const struct em_fft_conv_group *g);
 
 static void over_groups(const struct work *w, size_t unit, unsigned thread, group_task *task)
@@ -441,6 +285,42 @@ static void keep_unit(const struct work *w, size_t unit)
             &(struct em_fft_conv_group){&w->f, NULL, c, smaller(EM_FC_LANES, stop - c), 0});
 }
 
+bool em_fft_conv_fused(const struct em_fft_conv *f, const struct em_fft_conv_plan *p)
+{
+    return f->d == 1 && p->A == p->T && !p->past && p->T <= p->N && p->N >= EM_FC_LANES;
+}
+
+// Reads u and the gate, writes y: the rows of no step between them are kept.
+static void forward_fused(const struct em_fft_conv_group *g, size_t s,
+                          const struct em_fft_conv_plan *p, const float *spectrum)
+{
+    const struct em_call *c = g->f->call;
+    const ember_tensor *y = c->out[0], *z = c->saved[0];
+    const size_t start = c->exec->batch->offset[s];
+    float mask[EM_FC_LANES], skip[EM_FC_LANES];
+    lane_values(g, s, mask, skip);
+    const struct em_fft_rows rows = batch_rows(g, start, p->T, NULL);
+    struct em_fft_finish finish = {.v = rows,
+                                   .skip = c->in[EM_FC_SKIP] ? skip : NULL,
+                                   .mask = mask,
+                                   .y = em_row(y, start) + g->channel,
+                                   .y_stride = y->stride[0],
+                                   .gelu = g->f->attr.gelu};
+    finish.post = post_rows(g, start, p->T, NULL, &finish.post_stride);
+    if (z) {
+        finish.z = em_f32(z) + start * z->stride[0] + g->channel;
+        finish.z_stride = z->stride[0];
+    }
+    const struct em_fft_conv_transform t = {
+        .call = c,
+        .N = p->N,
+        .parts = {.work = EM_FFT_CONVOLVE, .x = g->scratch->work, .k = spectrum},
+        .rows = &rows,
+        .finish = &finish};
+    for (enum em_fft_conv_step step = EM_FC_ENTER; step <= EM_FC_LEAVE; step++)
+        em_fft_conv_run(&t, step);
+}
+
 static void forward_group(const struct em_fft_conv_group *g)
 {
     const struct em_call *c = g->f->call;
@@ -450,14 +330,19 @@ static void forward_group(const struct em_fft_conv_group *g)
         const bool state = c->slot >= 0 && (em_slot_in(c, s) || em_slot_out(c, s));
         if (state || g->f->attr.exact) {
             em_fft_conv_stream(g, s, rows);
+            finish(g, s, rows);
             ready = 0;
-        } else {
-            const struct plan p = plan_of(g->f, 0, tokens_of(c, s));
-            if (ready != p.T) plan_spectrum(g, &p);
-            ready = p.T;
-            convolve(g, s, &p, rows);
+            continue;
         }
-        finish(g, s, rows);
+        const struct em_fft_conv_plan p = em_fft_conv_plan_of(g->f, 0, tokens_of(c, s));
+        if (ready != p.T) em_fft_conv_plan_spectrum(g, &p, g->scratch->spectrum);
+        ready = p.T;
+        if (em_fft_conv_fused(g->f, &p)) {
+            forward_fused(g, s, &p, g->scratch->spectrum);
+        } else {
+            convolve(g, s, &p, rows);
+            finish(g, s, rows);
+        }
     }
 }
 
@@ -469,13 +354,18 @@ static void forward_units(void *arg, size_t begin, size_t end, unsigned thread)
     }
 }
 
+// Units side by side; or, where they are fewer than threads, one after the other, each with all of
+// them.
 static void run_units(const struct em_call *c, em_task *task)
 {
     struct work w = {.f = em_fft_conv_of(c)};
-    const size_t each = unit_channels(&w.f);
+    const size_t units = units_of(&w.f);
     if (!c->out[0]->dim[0]) return;
     w.scratch = take_scratch(c);
-    em_parallel(c->exec->pool, (w.f.D + each - 1) / each, 1, task, &w);
+    if (units < em_pool_threads(c->exec->pool))
+        task(&w, 0, units, 0);
+    else
+        em_parallel(c->exec->pool, units, 1, task, &w);
 }
 
 void em_fft_conv_cpu_forward(const struct em_call *c)
@@ -566,11 +456,11 @@ static void end_backward(const struct em_fft_conv_group *g, size_t s, float *dz,
         if (du && g->f->d > 1) add_partners(g, du, at, n, dx);
     }
     for (size_t lane = 0; dskip && lane < g->lanes; lane++)
-        em_f32(dskip)[head_of(g, lane)] += sum[lane];
+        em_f32(dskip)[em_fft_conv_head(g, lane)] += sum[lane];
 }
 
 // dv of a sequence, and its part of the kernel's spectrum's gradient.
-static void correlate(const struct em_fft_conv_group *g, size_t s, const struct plan *p,
+static void correlate(const struct em_fft_conv_group *g, size_t s, const struct em_fft_conv_plan *p,
                       const float *dz, float *dv, bool taps)
 {
     struct em_fft_conv_scratch *x = g->scratch;
@@ -590,31 +480,80 @@ static void correlate(const struct em_fft_conv_group *g, size_t s, const struct 
     }
 }
 
+// All of a sequence that is transformed at once; gradients that hold nothing yet are set.
+static void backward_fused(const struct em_fft_conv_group *g, size_t s,
+                           const struct em_fft_conv_plan *p, bool taps)
+{
+    const struct em_call *c = g->f->call;
+    struct em_fft_conv_scratch *x = g->scratch;
+    const ember_tensor *dy = c->out[0]->grad, *z = c->saved[0], *dpost = wanted(c, EM_FC_POST),
+                       *du = wanted(c, EM_FC_U), *dpre = wanted(c, EM_FC_PRE),
+                       *dskip = wanted(c, EM_FC_SKIP);
+    const size_t start = c->exec->batch->offset[s];
+    float mask[EM_FC_LANES], skip[EM_FC_LANES], sums[(EM_FC_PIECES + 1) * EM_FC_LANES] = {0};
+    lane_values(g, s, mask, skip);
+    struct em_fft_gradient q = {.v = batch_rows(g, start, p->T, NULL),
+                                .dy = em_row(dy, start) + g->channel,
+                                .dy_stride = dy->stride[0],
+                                .skip = c->in[EM_FC_SKIP] ? skip : NULL,
+                                .mask = mask,
+                                .gelu = g->f->attr.gelu,
+                                .set_post = em_fresh(c, EM_FC_POST),
+                                .set_x = em_fresh(c, EM_FC_U),
+                                .set_gate = em_fresh(c, EM_FC_PRE)};
+    q.post = post_rows(g, start, p->T, NULL, &q.post_stride);
+    if (z) {
+        q.z = em_f32(z) + start * z->stride[0] + g->channel;
+        q.z_stride = z->stride[0];
+    }
+    if (dpost) q.dpost = em_row(dpost, start) + g->channel, q.dpost_stride = dpost->stride[0];
+    if (du) q.dx = em_row(du, start) + g->channel, q.dx_stride = du->stride[0];
+    if (dpre) q.dgate = em_row(dpre, start) + g->channel, q.dgate_stride = dpre->stride[0];
+    const struct em_fft_conv_transform signal = {
+        .call = c, .N = p->N, .parts = {.x = x->other}, .rows = &q.v};
+    const struct em_fft_conv_transform t = {
+        .call = c,
+        .N = p->N,
+        .parts = {.work = taps ? EM_FFT_GRADIENTS : EM_FFT_CORRELATE,
+                  .x = x->work,
+                  .other = x->other,
+                  .dk = x->gradient,
+                  .k = x->spectrum},
+        .gradient = &q,
+        .dskip = dskip ? sums : NULL};
+    if (taps) em_fft_conv_run(&signal, EM_FC_ENTER);
+    for (enum em_fft_conv_step step = EM_FC_ENTER; step <= EM_FC_LEAVE; step++)
+        em_fft_conv_run(&t, step);
+    for (size_t piece = 0; dskip && piece <= EM_FC_PIECES; piece++)
+        for (size_t lane = 0; lane < g->lanes; lane++)
+            em_f32(dskip)[g->channel + lane] += sums[piece * EM_FC_LANES + lane];
+}
+
 static void backward_group(const struct em_fft_conv_group *g)
 {
     const struct em_call *c = g->f->call;
     const bool taps = em_wants(c, EM_FC_K) || em_wants(c, EM_FC_K_REV);
     struct em_fft_conv_scratch *x = g->scratch;
-    struct plan ready = {0}; // whose spectrum is there, and whose gradient is being summed
+    struct em_fft_conv_plan ready = {0}; // whose spectrum is there, and whose gradient is summed
     for (size_t s = 0; s < c->exec->batch->n_sequences; s++) {
         const size_t seen = em_fft_conv_seen(g->f, s);
-        const struct plan p = plan_of(g->f, smaller(seen, g->f->taps - 1), tokens_of(c, s));
+        const struct em_fft_conv_plan p =
+            em_fft_conv_plan_of(g->f, smaller(seen, g->f->taps - 1), tokens_of(c, s));
         if (memcmp(&p, &ready, sizeof p) != 0) {
-            if (ready.N && taps) {
-                em_kernels()->fft_inverse_f32(x->gradient, ready.N);
-                place_taps(g, &ready, true, x->gradient, add_taps);
-            }
-            plan_spectrum(g, &p);
-            if (taps) clear(x->gradient, p.N);
+            if (ready.N && taps) em_fft_conv_spectrum_gradient(g, &ready, x->gradient);
+            em_fft_conv_plan_spectrum(g, &p, x->spectrum);
+            if (taps) em_fft_conv_clear(x->gradient, p.N);
             ready = p;
         }
-        begin_backward(g, s, x->rows);
-        correlate(g, s, &p, x->rows, x->more, taps);
-        end_backward(g, s, x->rows, x->more + p.past * EM_FC_LANES);
+        if (em_fft_conv_fused(g->f, &p)) {
+            backward_fused(g, s, &p, taps);
+        } else {
+            begin_backward(g, s, x->rows);
+            correlate(g, s, &p, x->rows, x->more, taps);
+            end_backward(g, s, x->rows, x->more + p.past * EM_FC_LANES);
+        }
     }
-    if (!taps) return;
-    em_kernels()->fft_inverse_f32(x->gradient, ready.N);
-    place_taps(g, &ready, true, x->gradient, add_taps);
+    if (taps) em_fft_conv_spectrum_gradient(g, &ready, x->gradient);
 }
 
 static void backward_units(void *arg, size_t begin, size_t end, unsigned thread)
@@ -623,7 +562,29 @@ static void backward_units(void *arg, size_t begin, size_t end, unsigned thread)
         over_groups(arg, unit, thread, backward_group);
 }
 
+// Zeros where what adds will find garbage: in all that is not a row per token, and in the rows of
+// sequences that are not transformed at once.
+static void zero_rows(const struct em_call *c, const struct em_fft_conv *f, unsigned i)
+{
+    if (!em_wants(c, i) || !em_fresh(c, i)) return;
+    const struct em_strip d = em_strip_of(c->in[i]->grad);
+    for (size_t s = 0; s < c->exec->batch->n_sequences; s++) {
+        const struct em_fft_conv_plan p =
+            em_fft_conv_plan_of(f, smaller(em_fft_conv_seen(f, s), f->taps - 1), tokens_of(c, s));
+        const size_t *offset = c->exec->batch->offset;
+        for (size_t t = offset[s]; !em_fft_conv_fused(f, &p) && t < offset[s + 1]; t++)
+            memset(em_strip_row(&d, t), 0, d.width * sizeof *d.data);
+    }
+}
+
 void em_fft_conv_cpu_backward(const struct em_call *c)
 {
+    const struct em_fft_conv f = em_fft_conv_of(c);
+    static const unsigned rows[] = {EM_FC_U, EM_FC_PRE, EM_FC_POST},
+                          others[] = {EM_FC_K, EM_FC_K_REV, EM_FC_SKIP};
+    for (size_t i = 0; i < 3; i++) {
+        zero_rows(c, &f, rows[i]);
+        em_zero_fresh(c, others[i]);
+    }
     run_units(c, backward_units);
 }

@@ -221,6 +221,8 @@ static void spread_token(const struct view *v, size_t t, size_t c, size_t i)
 
 void em_fft_conv_reference_backward(const struct em_call *call)
 {
+    for (unsigned i = 0; i < EM_FC_INPUTS; i++)
+        em_zero_fresh(call, i);
     for (size_t s = 0; s < call->exec->batch->n_sequences; s++) {
         const struct view v = view_of(call, s);
         for (size_t t = 0; t < v.T; t++)

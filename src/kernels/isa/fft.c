@@ -80,28 +80,32 @@ ALWAYS struct factors broadcast(const float *f)
     return r;
 }
 
-// `radix` numbers down the tree by two levels or three.
-ALWAYS void down(struct complex *x, int radix, const struct factors *f)
+// `radix` numbers down the tree by one level to three; the first level, and the others.
+ALWAYS void down_rest(struct complex *x, int radix, const struct factors *f)
 {
-    const int half = radix / 2;
-    UNROLL
-    for (int i = 0; i < half; i++)
-        split(&x[i], &x[i + half], f->w[0], false);
-    if (radix == 2) return;
-    const int quarter = radix / 4;
+    const int half = radix / 2, quarter = radix / 4;
     UNROLL
     for (int i = 0; i < quarter; i++) {
         split(&x[i], &x[i + quarter], f->w[1], false);
         split(&x[half + i], &x[half + i + quarter], f->w[1], true);
     }
-    if (radix == 4) return;
+    if (radix < 8) return;
     split(&x[0], &x[1], f->w[2], false);
     split(&x[2], &x[3], f->w[2], true);
     split(&x[4], &x[5], f->w[3], false);
     split(&x[6], &x[7], f->w[3], true);
 }
 
-ALWAYS void up(struct complex *x, int radix, const struct factors *f)
+ALWAYS void down(struct complex *x, int radix, const struct factors *f)
+{
+    const int half = radix / 2;
+    UNROLL
+    for (int i = 0; i < half; i++)
+        split(&x[i], &x[i + half], f->w[0], false);
+    down_rest(x, radix, f);
+}
+
+ALWAYS void up_rest(struct complex *x, int radix, const struct factors *f)
 {
     const int half = radix / 2, quarter = radix / 4;
     if (radix == 8) {
@@ -110,24 +114,31 @@ ALWAYS void up(struct complex *x, int radix, const struct factors *f)
         join(&x[4], &x[5], f->w[3], false);
         join(&x[6], &x[7], f->w[3], true);
     }
-    if (radix >= 4) {
-        UNROLL
-        for (int i = 0; i < quarter; i++) {
-            join(&x[i], &x[i + quarter], f->w[1], false);
-            join(&x[half + i], &x[half + i + quarter], f->w[1], true);
-        }
+    UNROLL
+    for (int i = 0; i < quarter; i++) {
+        join(&x[i], &x[i + quarter], f->w[1], false);
+        join(&x[half + i], &x[half + i + quarter], f->w[1], true);
     }
+}
+
+ALWAYS void up(struct complex *x, int radix, const struct factors *f)
+{
+    const int half = radix / 2;
+    up_rest(x, radix, f);
     UNROLL
     for (int i = 0; i < half; i++)
         join(&x[i], &x[i + half], f->w[0], false);
 }
 
-// One pass over the n numbers from number `first` of x on.
-ALWAYS void pass(float *x, size_t first, size_t n, int radix, bool forward, const float *factors)
+// One pass over columns [begin, end) of the n numbers from number `first` of x on; there are n /
+// radix columns.
+ALWAYS void pass(float *x, size_t first, size_t n, int radix, bool forward, const float *factors,
+                 size_t begin, size_t end)
 {
-    const size_t step = n / (size_t)radix, run = step < RUN ? step : RUN;
+    const size_t step = n / (size_t)radix;
     const struct factors f = broadcast(factors);
-    for (size_t j = 0; j < step; j += run) {
+    for (size_t j = begin, run; j < end; j += run) {
+        run = RUN - j % RUN < end - j ? RUN - j % RUN : end - j;
         float *p[8];
         UNROLL
         for (int m = 0; m < radix; m++)
@@ -150,25 +161,25 @@ ALWAYS void pass(float *x, size_t first, size_t n, int radix, bool forward, cons
 }
 
 __attribute__((noinline)) static void pass_down(float *x, size_t first, size_t n, int radix,
-                                                const float *f)
+                                                const float *f, size_t begin, size_t end)
 {
     if (radix == 8)
-        pass(x, first, n, 8, true, f);
+        pass(x, first, n, 8, true, f, begin, end);
     else if (radix == 4)
-        pass(x, first, n, 4, true, f);
+        pass(x, first, n, 4, true, f, begin, end);
     else
-        pass(x, first, n, 2, true, f);
+        pass(x, first, n, 2, true, f, begin, end);
 }
 
 __attribute__((noinline)) static void pass_up(float *x, size_t first, size_t n, int radix,
-                                              const float *f)
+                                              const float *f, size_t begin, size_t end)
 {
     if (radix == 8)
-        pass(x, first, n, 8, false, f);
+        pass(x, first, n, 8, false, f, begin, end);
     else if (radix == 4)
-        pass(x, first, n, 4, false, f);
+        pass(x, first, n, 4, false, f, begin, end);
     else
-        pass(x, first, n, 2, false, f);
+        pass(x, first, n, 2, false, f, begin, end);
 }
 
 static const float *factors_of(unsigned depth, size_t node, float own[8])
@@ -179,14 +190,9 @@ static const float *factors_of(unsigned depth, size_t node, float own[8])
     return own;
 }
 
-// How many parts a node of n numbers is split into: eights at the end.
 static int radix_of(size_t n)
 {
-    unsigned levels = 0;
-    for (; n > 1; n >>= 1)
-        levels++;
-    if (levels < 3) return 1 << levels;
-    return levels % 3 == 0 ? 8 : 4;
+    return (int)em_fft_parts(n);
 }
 
 static unsigned levels_of(int radix)
@@ -194,7 +200,13 @@ static unsigned levels_of(int radix)
     return radix == 8 ? 3 : radix == 4 ? 2 : 1;
 }
 
-enum work { FORWARD, INVERSE, CONVOLVE, CORRELATE, GRADIENTS };
+enum work {
+    FORWARD = EM_FFT_FORWARD,
+    INVERSE = EM_FFT_INVERSE,
+    CONVOLVE = EM_FFT_CONVOLVE,
+    CORRELATE = EM_FFT_CORRELATE,
+    GRADIENTS = EM_FFT_GRADIENTS
+};
 
 struct job {
     float *x, *other; // GRADIENTS: of the output, and the signal
@@ -270,11 +282,11 @@ static void node(const struct job *f, size_t first, size_t n, unsigned depth, en
     }
     const int radix = radix_of(n);
     const size_t part = n / (size_t)radix;
-    if (work != INVERSE) pass_down(f->x, first, n, radix, w);
-    if (work == GRADIENTS) pass_down(f->other, first, n, radix, w);
+    if (work != INVERSE) pass_down(f->x, first, n, radix, w, 0, part);
+    if (work == GRADIENTS) pass_down(f->other, first, n, radix, w, 0, part);
     for (size_t m = 0; m < (size_t)radix; m++)
         node(f, first + m * part, part, depth + levels_of(radix), work);
-    if (work != FORWARD) pass_up(f->x, first, n, radix, w);
+    if (work != FORWARD) pass_up(f->x, first, n, radix, w, 0, part);
 }
 
 // N a power of two. Down and up again multiply by N.
@@ -300,4 +312,274 @@ void EM_K(fft_convolve_f32)(float *x, const float *k, size_t N)
 void EM_K(fft_correlate_f32)(float *g, float *s, const float *k, float *dk, size_t N)
 {
     node(&(struct job){.x = g, .other = s, .k = k, .dk = dk}, 0, N, 0, dk ? GRADIENTS : CORRELATE);
+}
+
+// The same in steps that threads may share: the first pass or the last one over columns [begin,
+// end) of N / em_fft_parts(N), and what is between them of parts [begin, end) of em_fft_parts(N).
+void EM_K(fft_pass_f32)(float *x, size_t N, bool forward, size_t begin, size_t end)
+{
+    float own[8];
+    const float *w = factors_of(0, 0, own);
+    if (forward)
+        pass_down(x, 0, N, radix_of(N), w, begin, end);
+    else
+        pass_up(x, 0, N, radix_of(N), w, begin, end);
+}
+
+void EM_K(fft_parts_f32)(const struct em_fft_parts *p, size_t N, size_t begin, size_t end)
+{
+    const struct job f = {.x = p->x, .other = p->other, .k = p->k, .dk = p->dk};
+    const int radix = radix_of(N);
+    const size_t part = N / (size_t)radix;
+    for (size_t m = begin; m < end; m++)
+        node(&f, m * part, part, levels_of(radix), (enum work)p->work);
+}
+
+// ---- passes that read sequences, or leave them ----
+
+ALWAYS vf32 load_part(const float *x, size_t n, bool full)
+{
+    return full ? vf32_load(x) : vf32_load_n(x, n);
+}
+
+ALWAYS void store_part(float *x, vf32 a, size_t n, bool full)
+{
+    if (full)
+        vf32_store(x, a);
+    else
+        vf32_store_n(x, a, n);
+}
+
+ALWAYS vf32 signal_at(const struct em_fft_rows *r, size_t t, size_t v, size_t n, bool full)
+{
+    const vf32 x = load_part(r->x + t * r->stride + v, n, full);
+    return r->gate ? vf32_mul(x, load_part(r->gate + t * r->gate_stride + v, n, full)) : x;
+}
+
+// Phi(z), the normal distribution's.
+ALWAYS vf32 below(vf32 z)
+{
+    const vf32 half = vf32_set1(0.5f);
+    return vf32_fma(half, vf32_erf(vf32_mul(z, vf32_set1(0.70710678118654752f))), half);
+}
+
+// dz of a row, and what post_gate's gradient gets.
+ALWAYS vf32 begin_row(const struct em_fft_gradient *g, size_t t, size_t v, size_t n, bool full,
+                      bool gelu, bool post)
+{
+    const vf32 dy =
+        vf32_mul(load_part(g->dy + t * g->dy_stride + v, n, full), load_part(g->mask + v, n, full));
+    vf32 dz = dy;
+    if (g->post) dz = vf32_mul(dy, load_part(g->post + t * g->post_stride + v, n, full));
+    if (!gelu && !(post && g->dpost)) return dz;
+    vf32 act = load_part(g->z + t * g->z_stride + v, n, full);
+    if (gelu) { // act' = Phi(z) + z phi(z)
+        const vf32 z = act, phi = below(z);
+        const vf32 bell = vf32_mul(vf32_set1(0.39894228040143268f),
+                                   vf32_exp(vf32_mul(vf32_mul(z, z), vf32_set1(-0.5f))));
+        act = vf32_mul(z, phi);
+        dz = vf32_mul(dz, vf32_fma(z, bell, phi));
+    }
+    if (post && g->dpost) {
+        float *to = g->dpost + t * g->dpost_stride + v;
+        const vf32 d = vf32_mul(dy, act);
+        store_part(to, g->set_post ? d : vf32_add(load_part(to, n, full), d), n, full);
+    }
+    return dz;
+}
+
+// Down by the first pass, from real values: those of rows, or gradients.
+ALWAYS void enter(float *x, size_t N, int radix, const struct em_fft_rows *r,
+                  const struct em_fft_gradient *g, size_t begin, size_t end, bool full, bool gelu)
+{
+    float own[8];
+    const struct factors f = broadcast(factors_of(0, 0, own));
+    const size_t step = N / (size_t)radix, count = r->count;
+    const int half = radix / 2;
+    const vf32 minus_im = vf32_neg(f.w[0].im);
+    for (size_t j = begin, run; j < end; j += run) {
+        run = RUN - j % RUN < end - j ? RUN - j % RUN : end - j;
+        size_t have[8];
+        UNROLL
+        for (int m = 0; m < radix; m++) {
+            const size_t t = (size_t)m * step + j;
+            have[m] = t < count ? count - t : 0;
+        }
+        for (size_t i = 0; i < run; i++)
+            for (size_t v = 0; v < EM_FFT_LANES; v += VF32_LANES) {
+                const size_t left = r->lanes > v ? r->lanes - v : 0,
+                             n = left < VF32_LANES ? left : VF32_LANES;
+                struct complex a[8];
+                UNROLL
+                for (int m = 0; m < radix; m++) {
+                    const size_t t = (size_t)m * step + j + i;
+                    if (i >= have[m])
+                        a[m].re = vf32_zero();
+                    else
+                        a[m].re = g ? begin_row(g, t, v, n, full, gelu, true)
+                                    : signal_at(r, t, v, n, full);
+                }
+                UNROLL
+                for (int m = 0; m < half; m++) {
+                    const vf32 low = a[m].re, high = a[m + half].re,
+                               turned = vf32_mul(f.w[0].re, high);
+                    a[m] = (struct complex){vf32_add(low, turned), vf32_mul(f.w[0].im, high)};
+                    a[m + half] = (struct complex){vf32_sub(low, turned), vf32_mul(minus_im, high)};
+                }
+                down_rest(a, radix, &f);
+                UNROLL
+                for (int m = 0; m < radix; m++)
+                    store(x + em_fft_row((size_t)m * step + j) + i * ROW + v, a[m]);
+            }
+    }
+}
+
+ALWAYS void enter_any(float *x, size_t N, const struct em_fft_rows *r,
+                      const struct em_fft_gradient *g, size_t begin, size_t end, bool gelu)
+{
+    const bool full = r->lanes == EM_FFT_LANES;
+    if (radix_of(N) == 8) {
+        if (full)
+            enter(x, N, 8, r, g, begin, end, true, gelu);
+        else
+            enter(x, N, 8, r, g, begin, end, false, gelu);
+    } else {
+        if (full)
+            enter(x, N, 4, r, g, begin, end, true, gelu);
+        else
+            enter(x, N, 4, r, g, begin, end, false, gelu);
+    }
+}
+
+// As fft_pass_f32 down, of at most N values that are read on the way. N >= 4.
+void EM_K(fft_enter_f32)(float *x, size_t N, const struct em_fft_rows *r, size_t begin, size_t end)
+{
+    enter_any(x, N, r, NULL, begin, end, false);
+}
+
+// Of dz; leaves post_gate's gradient.
+void EM_K(fft_enter_gradient_f32)(float *x, size_t N, const struct em_fft_gradient *g, size_t begin,
+                                  size_t end)
+{
+    if (g->gelu)
+        enter_any(x, N, &g->v, g, begin, end, true);
+    else
+        enter_any(x, N, &g->v, g, begin, end, false);
+}
+
+ALWAYS void finish_row(const struct em_fft_finish *f, size_t t, size_t v, size_t n, bool full,
+                       bool gelu, vf32 z)
+{
+    if (f->skip) z = vf32_fma(load_part(f->skip + v, n, full), signal_at(&f->v, t, v, n, full), z);
+    if (f->z) store_part(f->z + t * f->z_stride + v, z, n, full);
+    if (gelu) z = vf32_mul(z, below(z));
+    z = vf32_mul(z, load_part(f->mask + v, n, full));
+    if (f->post) z = vf32_mul(z, load_part(f->post + t * f->post_stride + v, n, full));
+    store_part(f->y + t * f->y_stride + v, z, n, full);
+}
+
+ALWAYS void end_row(const struct em_fft_gradient *g, size_t t, size_t v, size_t n, bool full,
+                    bool gelu, vf32 ds)
+{
+    const struct em_fft_rows *r = &g->v;
+    if (g->skip || g->dskip) {
+        const vf32 dz = begin_row(g, t, v, n, full, gelu, false);
+        if (g->skip) ds = vf32_fma(load_part(g->skip + v, n, full), dz, ds);
+        if (g->dskip)
+            store_part(g->dskip + v,
+                       vf32_fma(dz, signal_at(r, t, v, n, full), load_part(g->dskip + v, n, full)),
+                       n, full);
+    }
+    if (g->dx) {
+        float *to = g->dx + t * g->dx_stride + v;
+        vf32 d = ds;
+        if (r->gate) d = vf32_mul(ds, load_part(r->gate + t * r->gate_stride + v, n, full));
+        store_part(to, g->set_x ? d : vf32_add(load_part(to, n, full), d), n, full);
+    }
+    if (g->dgate) {
+        float *to = g->dgate + t * g->dgate_stride + v;
+        const vf32 d = vf32_mul(ds, load_part(r->x + t * r->stride + v, n, full));
+        store_part(to, g->set_gate ? d : vf32_add(load_part(to, n, full), d), n, full);
+    }
+}
+
+// Up by the last pass to real values, as far as there are rows.
+ALWAYS void leave(float *x, size_t N, int radix, const struct em_fft_finish *y,
+                  const struct em_fft_gradient *g, size_t begin, size_t end, bool full, bool gelu)
+{
+    float own[8];
+    const struct factors f = broadcast(factors_of(0, 0, own));
+    const struct em_fft_rows *r = g ? &g->v : &y->v;
+    const size_t step = N / (size_t)radix, count = r->count;
+    const int half = radix / 2;
+    for (size_t j = begin, run; j < end; j += run) {
+        run = RUN - j % RUN < end - j ? RUN - j % RUN : end - j;
+        size_t have[8];
+        UNROLL
+        for (int m = 0; m < radix; m++) {
+            const size_t t = (size_t)m * step + j;
+            have[m] = t < count ? count - t : 0;
+        }
+        for (size_t i = 0; i < run; i++)
+            for (size_t v = 0; v < r->lanes; v += VF32_LANES) {
+                const size_t left = r->lanes - v, n = left < VF32_LANES ? left : VF32_LANES;
+                struct complex a[8];
+                UNROLL
+                for (int m = 0; m < radix; m++)
+                    a[m] = load(x + em_fft_row((size_t)m * step + j) + i * ROW + v);
+                up_rest(a, radix, &f);
+                UNROLL
+                for (int m = 0; m < half; m++) {
+                    const struct complex d = minus(a[m], a[m + half]);
+                    a[m].re = vf32_add(a[m].re, a[m + half].re);
+                    a[m + half].re = vf32_fma(d.im, f.w[0].im, vf32_mul(d.re, f.w[0].re));
+                }
+                UNROLL
+                for (int m = 0; m < radix; m++) {
+                    const size_t t = (size_t)m * step + j + i;
+                    if (i >= have[m]) continue;
+                    if (g)
+                        end_row(g, t, v, n, full, gelu, a[m].re);
+                    else
+                        finish_row(y, t, v, n, full, gelu, a[m].re);
+                }
+            }
+    }
+}
+
+ALWAYS void leave_any(float *x, size_t N, const struct em_fft_finish *y,
+                      const struct em_fft_gradient *g, size_t begin, size_t end, bool gelu)
+{
+    const bool full = (g ? g->v.lanes : y->v.lanes) == EM_FFT_LANES;
+    if (radix_of(N) == 8) {
+        if (full)
+            leave(x, N, 8, y, g, begin, end, true, gelu);
+        else
+            leave(x, N, 8, y, g, begin, end, false, gelu);
+    } else {
+        if (full)
+            leave(x, N, 4, y, g, begin, end, true, gelu);
+        else
+            leave(x, N, 4, y, g, begin, end, false, gelu);
+    }
+}
+
+// As fft_pass_f32 up, and fft_finish_f32 of values 0, 1, ..
+void EM_K(fft_leave_f32)(float *x, size_t N, const struct em_fft_finish *f, size_t begin,
+                         size_t end)
+{
+    if (f->gelu)
+        leave_any(x, N, f, NULL, begin, end, true);
+    else
+        leave_any(x, N, f, NULL, begin, end, false);
+}
+
+// Of the signal's gradient; makes dz again where it needs that.
+void EM_K(fft_leave_gradient_f32)(float *x, size_t N, const struct em_fft_gradient *g, size_t begin,
+                                  size_t end)
+{
+    if (g->gelu)
+        leave_any(x, N, NULL, g, begin, end, true);
+    else
+        leave_any(x, N, NULL, g, begin, end, false);
 }

@@ -55,6 +55,46 @@ void EM_K(fft_take_f32)(float *rows, float *x, size_t N, size_t first, size_t co
     }
 }
 
+// Values [begin, end) of the 2 N of each lane from k, a kernel a lane, `stride` apart: taps times
+// scale, and zeros from `count` on. begin is a multiple of 16.
+void EM_K(fft_read_taps_f32)(float *x, size_t N, const float *k, size_t stride, size_t lanes,
+                             size_t count, float scale, size_t begin, size_t end)
+{
+    for (size_t j = begin; j < end; j += VF32_LANES) {
+        const size_t left = count > j ? count - j : 0, n = left < VF32_LANES ? left : VF32_LANES,
+                     rows = end - j < VF32_LANES ? end - j : VF32_LANES;
+        for (size_t v = 0; v < EM_FFT_LANES; v += VF32_LANES) {
+            vf32 r[VF32_LANES];
+            for (size_t i = 0; i < VF32_LANES; i++)
+                r[i] = v + i < lanes
+                           ? vf32_mul(vf32_load_n(k + (v + i) * stride + j, n), vf32_set1(scale))
+                           : vf32_zero();
+            vf32_transpose(r);
+            for (size_t i = 0; i < rows; i++)
+                vf32_store(place(x, N, j + i) + v, r[i]);
+        }
+    }
+}
+
+// The way back: k += scale times values [begin, end).
+void EM_K(fft_add_taps_f32)(float *k, size_t stride, size_t lanes, float *x, size_t N, float scale,
+                            size_t begin, size_t end)
+{
+    for (size_t j = begin; j < end; j += VF32_LANES) {
+        const size_t n = end - j < VF32_LANES ? end - j : VF32_LANES;
+        for (size_t v = 0; v < lanes; v += VF32_LANES) {
+            vf32 r[VF32_LANES];
+            for (size_t i = 0; i < VF32_LANES; i++)
+                r[i] = i < n ? vf32_load(place(x, N, j + i) + v) : vf32_zero();
+            vf32_transpose(r);
+            for (size_t i = 0; i < VF32_LANES && v + i < lanes; i++) {
+                float *to = k + (v + i) * stride + j;
+                vf32_store_n(to, vf32_fma(vf32_set1(scale), r[i], vf32_load_n(to, n)), n);
+            }
+        }
+    }
+}
+
 // Up to a vector of a row's lanes.
 ALWAYS vf32 part(const float *x, size_t n)
 {
