@@ -69,6 +69,7 @@ static ember_status run_steps(const struct encoding *c, size_t step, const uint8
 
 static ember_status encode_plain(const struct encoding *c, const uint8_t *s, size_t n)
 {
+    if (c->t->characters) return em_encode_characters(c->t, s, n, c->ids);
     return n == 0 ? EMBER_OK : run_steps(c, 0, s, n);
 }
 

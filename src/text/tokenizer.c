@@ -131,6 +131,7 @@ static ember_status hash_all(struct em_tokenizer *t)
     hash_number(state, (uint64_t)(int64_t)t->bpe.unknown);
     hash_number(state, (t->bpe.fuse_unknown ? 1u : 0u) | (t->bpe.ignore_merges ? 2u : 0u) |
                            (t->nfc ? 4u : 0u));
+    if (t->characters) hash_bytes(state, "characters", 10);
     hash_number(state, t->added_count);
     for (size_t i = 0; i < t->added_count; i++) {
         const struct em_added *a = &t->added[i];

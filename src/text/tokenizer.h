@@ -1,5 +1,6 @@
 // A tokenizer: text to ids and back, as Hugging Face's tokenizer.json describes it (byte-level
-// BPE). Constant after opening: many threads may share one, each with an encoder of its own.
+// BPE, or single characters). Constant after opening: many threads may share one, each with an
+// encoder of its own.
 #ifndef EM_TEXT_TOKENIZER_H
 #define EM_TEXT_TOKENIZER_H
 
@@ -30,6 +31,12 @@ ember_status em_tokenizer_parse(const char *name, const char *text, size_t n,
 
 // Every byte is a token: byte b has id 3 + b; <|pad|> 0, <|startoftext|> 1, <|endoftext|> 2.
 ember_status em_tokenizer_bytes(struct em_tokenizer **tokenizer) EMBER_CHECKED;
+
+// Each character of `alphabet` (UTF-8, each once) is a token, from id 7 on; any other is [UNK] 6.
+// [CLS] 0 and [SEP] 1 stand around a text; [BOS] 2, [MASK] 3, [PAD] 4, [RESERVED] 5. "ACGTN" makes
+// HyenaDNA's. Upper and lower case are different characters. EMBER_E_RANGE: no such alphabet.
+ember_status em_tokenizer_characters(const char *alphabet,
+                                     struct em_tokenizer **tokenizer) EMBER_CHECKED;
 
 void em_tokenizer_close(struct em_tokenizer *tokenizer);
 

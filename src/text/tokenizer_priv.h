@@ -26,6 +26,7 @@ struct em_tokenizer {
     struct em_added *added;
     size_t added_count, added_capacity;
     struct em_matcher raw, normalized; // added tokens sought before and after normalisation
+    bool characters;                   // a token is a character: no steps, no merges
     bool nfc;
     struct em_step steps[EM_STEPS_MOST];
     size_t step_count;
@@ -47,6 +48,14 @@ ember_status em_tokenizer_finish(struct em_tokenizer *t) EMBER_CHECKED;
 // From the parsed file; bos, eos and pad stay -1.
 ember_status em_tokenizer_from_json(const char *name, const json_t *root,
                                     struct em_tokenizer **tokenizer) EMBER_CHECKED;
+
+// A text between added tokens, character by character.
+ember_status em_encode_characters(const struct em_tokenizer *t, const uint8_t *s, size_t n,
+                                  struct em_ids *ids) EMBER_CHECKED;
+bool em_is_character(const char *text, size_t n); // exactly one, in UTF-8
+// A tokenizer that a tokenizer_config.json describes by its class alone; `name` is for messages.
+ember_status em_tokenizer_from_classes(const json_t *config, const char *name,
+                                       struct em_tokenizer **tokenizer) EMBER_CHECKED;
 
 // LFM2's special tokens at 0, 1, 2, its pattern, and BOS in front of every text: what Ember trains.
 ember_status em_tokenizer_lfm2_specials(struct em_tokenizer *t) EMBER_CHECKED;

@@ -79,9 +79,12 @@ static ember_status read_vocab(struct reader *r, const json_t *vocab)
                 "%s: model.vocab: token \"%.40s\": expected an id from 0 to %zu, found %s", r->path,
                 spelling, limit - 1, em_json_text(value, found, sizeof found));
         if (n == 0) continue; // no text makes it
-        bool mapped;
+        bool mapped = em_is_character(spelling, n);
         em_buf_clear(&r->bytes);
-        EM_TRY(em_spelling_to_bytes(spelling, n, &r->bytes, &mapped));
+        if (r->t->characters)
+            EM_TRY(em_buf_add(&r->bytes, spelling, n));
+        else
+            EM_TRY(em_spelling_to_bytes(spelling, n, &r->bytes, &mapped));
         const ember_status status =
             em_vocab_add(&r->t->vocab, (int32_t)id, r->bytes.data, r->bytes.size,
                          (mapped ? EM_TOKEN_MODEL : 0) | EM_TOKEN_LISTED);
@@ -180,14 +183,20 @@ static ember_status read_model(struct reader *r, const json_t *model)
     if (unknown && !json_is_null(unknown) && !json_is_string(unknown))
         return malformed(r, "model.unk_token", "a token", unknown);
     if (json_is_string(unknown) && json_string_length(unknown) > 0) {
-        EM_TRY(find_spelling(r, json_string_value(unknown), json_string_length(unknown),
-                             &bpe->unknown));
+        const json_t *id =
+            json_object_getn(json_object_get(model, "vocab"), json_string_value(unknown),
+                             json_string_length(unknown));
+        if (r->t->characters)
+            bpe->unknown = json_is_integer(id) ? (int32_t)json_integer_value(id) : -1;
+        else
+            EM_TRY(find_spelling(r, json_string_value(unknown), json_string_length(unknown),
+                                 &bpe->unknown));
         if (bpe->unknown < 0)
             return em_fail(EMBER_E_FORMAT, "%s: model.unk_token \"%.40s\" is not in the vocabulary",
                            r->path, json_string_value(unknown));
     }
     size_t missing = 0;
-    for (unsigned b = 0; b < 256; b++)
+    for (unsigned b = 0; b < 256 && !r->t->characters; b++)
         missing += em_vocab_find(&r->t->vocab, &(uint8_t){(uint8_t)b}, 1) < 0;
     if (missing > 0 && is_true(r, "model", model, "byte_fallback", false))
         return unsupported(r, "the model's", "byte_fallback",
@@ -348,8 +357,9 @@ static ember_status read_decoder(struct reader *r, const json_t *d)
 {
     if (!d || json_is_null(d)) return EMBER_OK;
     const char *type = type_of(d);
-    if (strcmp(type, "ByteLevel") == 0) return EMBER_OK;
-    if (strcmp(type, "Sequence") != 0) return unsupported(r, "the decoder", type, "ByteLevel");
+    if (strcmp(type, r->t->characters ? "Fuse" : "ByteLevel") == 0) return EMBER_OK;
+    if (strcmp(type, "Sequence") != 0)
+        return unsupported(r, "the decoder", type, r->t->characters ? "Fuse" : "ByteLevel");
     const json_t *parts = json_object_get(d, "decoders");
     if (!json_is_array(parts)) return malformed(r, "decoder.decoders", "an array", parts);
     for (size_t i = 0; i < json_array_size(parts); i++)
@@ -434,16 +444,28 @@ static ember_status read_post_processor(struct reader *r, const json_t *p)
     return EMBER_OK;
 }
 
+// Byte-pair encoding of characters that has nothing to merge, and no steps before it.
+static bool is_characters(const json_t *root)
+{
+    const json_t *model = json_object_get(root, "model"),
+                 *pre = json_object_get(root, "pre_tokenizer"),
+                 *merges = json_object_get(model, "merges");
+    return (!pre || json_is_null(pre)) && strcmp(type_of(model), "BPE") == 0 &&
+           json_is_array(merges) && json_array_size(merges) == 0 &&
+           !json_is_true(json_object_get(model, "byte_fallback"));
+}
+
 static ember_status read_all(struct reader *r, const json_t *root)
 {
     if (!json_is_object(root)) return malformed(r, "the file", "an object", root);
+    r->t->characters = is_characters(root);
     EM_TRY(read_model(r, json_object_get(root, "model")));
     EM_TRY(read_added(r, json_object_get(root, "added_tokens")));
     EM_TRY(read_normalizer(r, json_object_get(root, "normalizer")));
     const json_t *pre = json_object_get(root, "pre_tokenizer");
     if (pre && !json_is_null(pre)) EM_TRY(read_pre_tokenizer(r, pre));
     EM_TRY(r->status);
-    if (!r->byte_level)
+    if (!r->byte_level && !r->t->characters)
         return em_fail(EMBER_E_UNSUPPORTED,
                        "%s: pre_tokenizer has no ByteLevel; Ember reads byte-level BPE", r->path);
     EM_TRY(read_decoder(r, json_object_get(root, "decoder")));
@@ -565,9 +587,26 @@ static ember_status open_file(const struct em_folder *folder, const char *file,
     return status;
 }
 
+// A folder without tokenizer.json may name a class that needs none.
+static ember_status open_class(const struct em_folder *folder, struct em_tokenizer **tokenizer)
+{
+    json_t *config = NULL;
+    char *name = em_folder_name(folder, "tokenizer_config.json");
+    if (!name) return EMBER_E_NOMEM;
+    ember_status status = em_folder_json(folder, "tokenizer_config.json", 0, 0, &config);
+    if (status == EMBER_OK) status = em_tokenizer_from_classes(config, name, tokenizer);
+    json_decref(config);
+    em_free(name);
+    return status;
+}
+
 ember_status em_tokenizer_open_in(const struct em_folder *folder, struct em_tokenizer **tokenizer)
 {
-    return open_file(folder, "tokenizer.json", tokenizer);
+    bool file, config;
+    EM_TRY(em_folder_has(folder, "tokenizer.json", &file));
+    EM_TRY(em_folder_has(folder, "tokenizer_config.json", &config));
+    return !file && config ? open_class(folder, tokenizer)
+                           : open_file(folder, "tokenizer.json", tokenizer);
 }
 
 ember_status em_tokenizer_open(const char *path, struct em_tokenizer **tokenizer)

@@ -12,11 +12,12 @@ static json_t *string_of(const void *bytes, size_t n)
     return json_stringn(bytes, n);
 }
 
-static json_t *spelling_of(const struct em_vocab *v, int32_t id)
+// `raw`: tokens are characters, not spelled in the byte-level alphabet.
+static json_t *spelling_of(const struct em_vocab *v, int32_t id, bool raw)
 {
     size_t n;
     const uint8_t *bytes = em_vocab_bytes(v, id, &n);
-    if (!(v->tokens[id].flags & EM_TOKEN_MODEL)) return string_of(bytes, n);
+    if (raw || !(v->tokens[id].flags & EM_TOKEN_MODEL)) return string_of(bytes, n);
     struct em_buf text;
     em_buf_init(&text, 0);
     json_t *spelling =
@@ -29,7 +30,7 @@ json_t *em_tokenizer_name_json(const struct em_tokenizer *t, int32_t id)
 {
     for (size_t i = 0; i < t->added_count; i++)
         if (t->added[i].id == id) return string_of(t->added[i].content, t->added[i].size);
-    return spelling_of(&t->vocab, id);
+    return spelling_of(&t->vocab, id, t->characters);
 }
 
 static bool set(json_t *object, const char *key, json_t *value)
@@ -42,13 +43,14 @@ static bool append(json_t *array, json_t *value)
     return json_array_append_new(array, value) == 0;
 }
 
-static json_t *make_vocab(const struct em_vocab *v)
+static json_t *make_vocab(const struct em_tokenizer *t)
 {
+    const struct em_vocab *v = &t->vocab;
     json_t *vocab = json_object();
     bool fine = vocab;
     for (size_t id = 0; id < v->size && fine; id++) {
         if (!(v->tokens[id].flags & EM_TOKEN_LISTED)) continue;
-        json_t *spelling = spelling_of(v, (int32_t)id);
+        json_t *spelling = spelling_of(v, (int32_t)id, t->characters);
         fine = spelling && json_object_setn_new(vocab, json_string_value(spelling),
                                                 json_string_length(spelling),
                                                 json_integer((json_int_t)id)) == 0;
@@ -89,13 +91,13 @@ static json_t *make_model(const struct em_tokenizer *t)
     const bool fine =
         set(model, "type", json_string("BPE")) && set(model, "dropout", json_null()) &&
         set(model, "unk_token",
-            bpe->unknown < 0 ? json_null() : spelling_of(&t->vocab, bpe->unknown)) &&
+            bpe->unknown < 0 ? json_null() : em_tokenizer_name_json(t, bpe->unknown)) &&
         set(model, "continuing_subword_prefix", json_null()) &&
         set(model, "end_of_word_suffix", json_null()) &&
         set(model, "fuse_unk", json_boolean(bpe->fuse_unknown)) &&
         set(model, "byte_fallback", json_false()) &&
         set(model, "ignore_merges", json_boolean(bpe->ignore_merges)) &&
-        set(model, "vocab", make_vocab(&t->vocab)) && set(model, "merges", make_merges(t));
+        set(model, "vocab", make_vocab(t)) && set(model, "merges", make_merges(t));
     if (fine) return model;
     json_decref(model);
     return NULL;
@@ -191,6 +193,7 @@ static bool append_template_token(const struct em_tokenizer *t, int32_t id, json
 
 static json_t *make_post_processor(const struct em_tokenizer *t)
 {
+    if (t->before_count + t->after_count == 0 && t->characters) return json_null();
     if (t->before_count + t->after_count == 0)
         return json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0,
                          "trim_offsets", 1, "use_regex", 1);
@@ -233,11 +236,12 @@ static json_t *make_tokenizer(const struct em_tokenizer *t)
         set(root, "padding", json_null()) &&
         set(root, "added_tokens", em_tokenizer_added_json(t)) &&
         set(root, "normalizer", t->nfc ? json_pack("{s:s}", "type", "NFC") : json_null()) &&
-        set(root, "pre_tokenizer", make_pre_tokenizer(t)) &&
+        set(root, "pre_tokenizer", t->characters ? json_null() : make_pre_tokenizer(t)) &&
         set(root, "post_processor", make_post_processor(t)) &&
         set(root, "decoder",
-            json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 1,
-                      "trim_offsets", 1, "use_regex", 1)) &&
+            t->characters ? json_pack("{s:s}", "type", "Fuse")
+                          : json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel",
+                                      "add_prefix_space", 1, "trim_offsets", 1, "use_regex", 1)) &&
         set(root, "model", make_model(t));
     if (fine) return root;
     json_decref(root);

@@ -11,6 +11,7 @@
 #include "formats/safetensors_header.h" // em_st_utf8_valid
 #include "models/model.h"
 #include "train/presets.h"
+#include "train/tokenizer_choice.h"
 
 static ember_status put(json_t *object, const char *key, json_t *value) // value is taken
 {
@@ -94,8 +95,7 @@ static ember_status normalise_data(json_t *recipe, const char *name)
     EM_TRY(absolute_member(data, "ids"));
     EM_TRY(absolute_member(data, "cache"));
     const char *tokenizer = json_string_value(json_object_get(data, "tokenizer"));
-    return tokenizer && strcmp(tokenizer, "bytes") != 0 ? absolute_member(data, "tokenizer")
-                                                        : EMBER_OK;
+    return em_tokenizer_is_built_in(tokenizer) ? EMBER_OK : absolute_member(data, "tokenizer");
 }
 
 ember_status em_recipe_merge(const json_t *base, const json_t *over, json_t **out)

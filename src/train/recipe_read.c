@@ -52,8 +52,9 @@ const ember_option em_data_settings_table[] = {
     EMBER_OPT_STRING(struct em_data_settings, ids,
                      "safetensors with input_ids [S, B, T] instead: one slice a step, in order"),
     EMBER_OPT_STRING(struct em_data_settings, tokenizer,
-                     "a folder or tokenizer.json, or \"bytes\"; empty: the model folder's, else "
-                     "one is trained on the data"),
+                     "a folder or tokenizer.json; or \"bytes\", \"dna\" (nucleotides) or "
+                     "\"characters:ABC\"; empty: the model folder's, else one is trained on the "
+                     "data"),
     EMBER_OPT_SIZE(struct em_data_settings, vocab, 0, 0, 1 << 24,
                    "tokens of a tokenizer trained here; 0: the model's vocabulary"),
     EMBER_OPT_DOUBLE(struct em_data_settings, held_out, 0.02, 0, 0.9,

@@ -54,6 +54,12 @@ static ember_status next_text(void *context, const char **text, size_t *n)
     }
 }
 
+bool em_tokenizer_is_built_in(const char *named)
+{
+    return !named || !*named || strcmp(named, "bytes") == 0 || strcmp(named, "dna") == 0 ||
+           strncmp(named, "characters:", 11) == 0;
+}
+
 static ember_status train_tokenizer(const struct em_recipe *recipe, size_t vocabulary,
                                     struct em_pool *pool, struct em_tokenizer **out)
 {
@@ -82,6 +88,10 @@ ember_status em_choose_tokenizer(const struct em_recipe *recipe, const char *fol
     EM_TRY(em_folder_probe(folder, "tokenizer.json", &has));
     if (*named && strcmp(named, "bytes") == 0) {
         EM_TRY(em_tokenizer_bytes(&c.tokenizer));
+    } else if (*named && strcmp(named, "dna") == 0) {
+        EM_TRY(em_tokenizer_characters("ACGTN", &c.tokenizer));
+    } else if (strncmp(named, "characters:", 11) == 0) {
+        EM_TRY(em_tokenizer_characters(named + 11, &c.tokenizer));
     } else if (*named) {
         enum em_path_kind kind;
         EM_TRY(em_path_probe(named, &kind));

@@ -13,6 +13,9 @@ struct em_tokenizer_choice {
     const char *from;               // the folder or file whose files are taken as they are, or NULL
     bool trained;
 };
+// Whether data.tokenizer names one that needs no file (or nothing at all).
+bool em_tokenizer_is_built_in(const char *named);
+
 ember_status em_choose_tokenizer(const struct em_recipe *recipe, const char *folder,
                                  size_t vocabulary, struct em_pool *pool,
                                  struct em_tokenizer_choice *out) EMBER_CHECKED;
