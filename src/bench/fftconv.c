@@ -2,6 +2,7 @@
 // sequences.
 #include <math.h>
 
+#include "base/process.h"
 #include "bench/measure.h"
 #include "bench/probe.h"
 #include "kernels/kernels.h"
@@ -25,14 +26,27 @@ static ember_status run(void *context, unsigned repeat, double *seconds)
     return em_bench_probe_run(context, seconds);
 }
 
+// What the process has grown by beside inputs, output and their gradients, and the tables that the
+// inputs are read from. Where the system gives no figures: 0.
+static double extra_bytes(const ember_bench_options *o, uint64_t before)
+{
+    const double values = (double)o->batch * (double)o->channels * (double)o->length,
+                 taps = (double)o->channels * (double)o->length, inputs = o->gated ? 3 : 1;
+    const double known = 4 * (o->backward ? 2 : 1) * (2 * inputs * values + taps + values);
+    const double grown = (double)em_process_peak() - (double)before - known;
+    return grown > 0 ? grown : 0;
+}
+
 static ember_status measure(struct em_bench_probe *p, json_t *out)
 {
     const struct em_bench_job *job = p->job;
     const ember_bench_options *o = job->options;
     struct em_bench_measured measured;
     double seconds;
+    const uint64_t before = em_process_resident();
     EM_TRY(record(p, o));
     EM_TRY(em_bench_probe_run(p, &seconds));
+    const double extra = extra_bytes(o, before);
     EM_TRY(em_bench_measure(
         &(struct em_bench_work){
             .run = run, .context = p, .bound = EM_BENCH_F32, .seconds = o->seconds},
@@ -41,8 +55,9 @@ static ember_status measure(struct em_bench_probe *p, json_t *out)
     const double values = (double)o->batch * (double)o->channels * (double)o->length;
     const double transforms = o->backward ? 5 : 2, median = measured.time.median;
     const double flops = transforms * 5 * (log2((double)o->length) + 1) * values / median;
-    EM_TRY(em_bench_add(out, json_pack("{s:s, s:f, s:f}", "dtype", "f32", "ms", 1e3 * median,
-                                       "ns_per_element", 1e9 * median / values)));
+    EM_TRY(em_bench_add(out,
+                        json_pack("{s:s, s:f, s:f, s:f}", "dtype", "f32", "ms", 1e3 * median,
+                                  "ns_per_element", 1e9 * median / values, "extra_bytes", extra)));
     return em_bench_add_common(out, job, &measured.time,
                                job->backend == EM_REFERENCE ? "reference" : em_kernels()->isa,
                                flops / measured.peak);

@@ -73,6 +73,25 @@ static ember_status check_inputs(const struct em_call *c)
     return EMBER_OK;
 }
 
+// Kernels that are parameters have spectra worth keeping: of sequences that share a batch evenly.
+static ember_status keep_spectra(struct em_call *c, const struct em_fft_conv *f)
+{
+    const struct em_program_options *o = em_flow_options(em_program_flow(c->program));
+    const ember_tensor *rev = c->in[EM_FC_K_REV];
+    if (em_is_training(c) || em_is_reference(c) || f->d > 1 || f->attr.exact ||
+        c->in[EM_FC_K]->info || (rev && rev->info))
+        return EMBER_OK;
+    const size_t T = o->max_tokens / (o->max_sequences ? o->max_sequences : 1);
+    const struct em_fft_conv_plan p = em_fft_conv_plan_of(f, 0, T ? T : 1);
+    const size_t each = em_fft_floats(p.N), groups = (f->D + EM_FC_LANES - 1) / EM_FC_LANES;
+    if (T < EM_FC_DIRECT || groups > EM_FC_KEPT / sizeof(float) / each) return EMBER_OK;
+    EM_TRY(em_out(c, 1, EMBER_F32, (size_t[]){groups, each}, 2));
+    EM_TRY(em_out(c, 2, EMBER_I32, &(size_t){EM_FC_MARKS}, 1));
+    em_lasting(c->out[1]);
+    em_lasting(c->out[2]);
+    return EMBER_OK;
+}
+
 static ember_status shape(struct em_call *c)
 {
     EM_TRY(check_inputs(c));
@@ -82,6 +101,7 @@ static ember_status shape(struct em_call *c)
     EM_TRY(em_fft_conv_cpu_scratch(c, T, &bytes));
     em_need_scratch(c, bytes);
     EM_TRY(em_out_rows(c, 0, EMBER_F32, c->in[EM_FC_U], 1, &f.D, 1));
+    EM_TRY(keep_spectra(c, &f));
     if (!f.attr.gelu && !c->in[EM_FC_POST]) return EMBER_OK;
     return em_saved_rows(c, 0, EMBER_F32, c->in[EM_FC_U], 1, (size_t[]){f.d, f.D}, 2);
 }

@@ -100,11 +100,29 @@ struct em_fft_conv_scratch {
     float *taps;                               // [2 EM_FC_DIRECT][EM_FC_LANES]: the first lags
 };
 
+// How one sequence is cut into segments.
+struct em_fft_conv_plan { // sizes alone: plans are compared by their bytes
+    size_t N;             // numbers of a transform: 2 N values
+    size_t A;             // outputs of a segment
+    size_t past, T;       // inputs before the outputs, outputs
+    size_t before, late;  // lags of k, of k_rev that matter
+};
+// Spectra that last while weights do, in programs without gradients and within EM_FC_KEPT bytes:
+// out[1] has them, a workspace each 16 channels, out[2] says of which plan and weights.
+enum { EM_FC_KEPT = 256 << 20, EM_FC_MARKS = 2 + 6 };
+struct em_fft_conv_kept {
+    struct em_fft_conv_plan plan;
+    float *spectra;
+    size_t each; // floats
+    bool fill;   // they are not there yet
+};
+
 // `lanes` neighbouring channels from `channel` on, with signal i of each.
 struct em_fft_conv_group {
     const struct em_fft_conv *f;
     struct em_fft_conv_scratch *scratch;
     size_t channel, lanes, i;
+    const struct em_fft_conv_kept *kept; // NULL: nothing is kept
 };
 
 static inline size_t em_fft_conv_head(const struct em_fft_conv_group *g, size_t lane)
@@ -112,13 +130,6 @@ static inline size_t em_fft_conv_head(const struct em_fft_conv_group *g, size_t 
     return (g->channel + lane) / g->f->d;
 }
 
-// How one sequence is cut into segments.
-struct em_fft_conv_plan {
-    size_t N;            // numbers of a transform: 2 N values
-    size_t A;            // outputs of a segment
-    size_t past, T;      // inputs before the outputs, outputs
-    size_t before, late; // lags of k, of k_rev that matter
-};
 struct em_fft_conv_plan em_fft_conv_plan_of(const struct em_fft_conv *f, size_t past, size_t T);
 // At least the N of every plan of up to T tokens.
 size_t em_fft_conv_most_numbers(const struct em_fft_conv *f, size_t T);

@@ -180,12 +180,12 @@ static struct segment segment_at(const struct em_fft_conv_plan *p, size_t t)
 }
 
 static void convolve(const struct em_fft_conv_group *g, size_t s, const struct em_fft_conv_plan *p,
-                     float *rows)
+                     const float *spectrum, float *rows)
 {
     for (size_t t = 0; t < p->T; t += p->A) {
         const struct segment q = segment_at(p, t);
         read_inputs(g, s, p, q.input, q.input + q.H + q.A + q.F, g->scratch->work);
-        em_kernels()->fft_convolve_f32(g->scratch->work, g->scratch->spectrum, p->N);
+        em_kernels()->fft_convolve_f32(g->scratch->work, spectrum, p->N);
         em_kernels()->fft_take_f32(rows + t * EM_FC_LANES, g->scratch->work, p->N, q.H, q.A, false);
     }
 }
@@ -199,7 +199,7 @@ void em_fft_conv_whole(const struct em_fft_conv_group *g, size_t s, float *rows)
 {
     const struct em_fft_conv_plan p = em_fft_conv_plan_of(g->f, 0, tokens_of(g->f->call, s));
     em_fft_conv_plan_spectrum(g, &p, g->scratch->spectrum);
-    convolve(g, s, &p, rows);
+    convolve(g, s, &p, g->scratch->spectrum, rows);
 }
 
 // ---- forward ----
@@ -264,6 +264,7 @@ static void finish(const struct em_fft_conv_group *g, size_t s, const float *row
 struct work {
     struct em_fft_conv f;
     struct em_fft_conv_scratch *scratch;
+    struct em_fft_conv_kept kept;
 };
 
 typedef void group_task(const struct em_fft_conv_group *g);
@@ -273,16 +274,20 @@ static void over_groups(const struct work *w, size_t unit, unsigned thread, grou
     const size_t each = unit_channels(&w->f), stop = smaller((unit + 1) * each, w->f.D);
     for (size_t c = unit * each; c < stop; c += EM_FC_LANES)
         for (size_t i = 0; i < w->f.d; i++)
-            task(&(struct em_fft_conv_group){&w->f, &w->scratch[thread], c,
-                                             smaller(EM_FC_LANES, stop - c), i});
+            task(&(struct em_fft_conv_group){.f = &w->f,
+                                             .scratch = &w->scratch[thread],
+                                             .channel = c,
+                                             .lanes = smaller(EM_FC_LANES, stop - c),
+                                             .i = i,
+                                             .kept = w->kept.spectra ? &w->kept : NULL});
 }
 
 static void keep_unit(const struct work *w, size_t unit)
 {
     const size_t each = unit_channels(&w->f), stop = smaller((unit + 1) * each, w->f.D);
     for (size_t c = unit * each; c < stop; c += EM_FC_LANES)
-        em_fft_conv_keep(
-            &(struct em_fft_conv_group){&w->f, NULL, c, smaller(EM_FC_LANES, stop - c), 0});
+        em_fft_conv_keep(&(struct em_fft_conv_group){
+            .f = &w->f, .channel = c, .lanes = smaller(EM_FC_LANES, stop - c)});
 }
 
 bool em_fft_conv_fused(const struct em_fft_conv *f, const struct em_fft_conv_plan *p)
@@ -321,26 +326,43 @@ static void forward_fused(const struct em_fft_conv_group *g, size_t s,
         em_fft_conv_run(&t, step);
 }
 
+// The spectrum for a plan: kept, or made where the group had another one before. *ready: whose is
+// in the scratch.
+static const float *spectrum_for(const struct em_fft_conv_group *g,
+                                 const struct em_fft_conv_plan *p, struct em_fft_conv_plan *ready,
+                                 bool *filled)
+{
+    if (g->kept && memcmp(p, &g->kept->plan, sizeof *p) == 0) {
+        float *kept = g->kept->spectra + g->channel / EM_FC_LANES * g->kept->each;
+        if (g->kept->fill && !*filled) em_fft_conv_plan_spectrum(g, p, kept);
+        *filled = true;
+        return kept;
+    }
+    if (memcmp(p, ready, sizeof *p) != 0) em_fft_conv_plan_spectrum(g, p, g->scratch->spectrum);
+    *ready = *p;
+    return g->scratch->spectrum;
+}
+
 static void forward_group(const struct em_fft_conv_group *g)
 {
     const struct em_call *c = g->f->call;
-    size_t ready = 0; // the length whose spectrum is there
+    struct em_fft_conv_plan ready = {0};
+    bool filled = false;
     for (size_t s = 0; s < c->exec->batch->n_sequences; s++) {
         float *rows = g->scratch->rows;
         const bool state = c->slot >= 0 && (em_slot_in(c, s) || em_slot_out(c, s));
         if (state || g->f->attr.exact) {
             em_fft_conv_stream(g, s, rows);
             finish(g, s, rows);
-            ready = 0;
+            ready = (struct em_fft_conv_plan){0};
             continue;
         }
         const struct em_fft_conv_plan p = em_fft_conv_plan_of(g->f, 0, tokens_of(c, s));
-        if (ready != p.T) em_fft_conv_plan_spectrum(g, &p, g->scratch->spectrum);
-        ready = p.T;
+        const float *spectrum = spectrum_for(g, &p, &ready, &filled);
         if (em_fft_conv_fused(g->f, &p)) {
-            forward_fused(g, s, &p, g->scratch->spectrum);
+            forward_fused(g, s, &p, spectrum);
         } else {
-            convolve(g, s, &p, rows);
+            convolve(g, s, &p, spectrum, rows);
             finish(g, s, rows);
         }
     }
@@ -354,14 +376,43 @@ static void forward_units(void *arg, size_t begin, size_t end, unsigned thread)
     }
 }
 
+static bool has_states(const struct em_call *c)
+{
+    const ember_batch *b = c->exec->batch;
+    return c->slot >= 0 && (b->state_in || b->state_out);
+}
+
+// Which spectra out[1] has, or is about to get: those of the first sequence's plan.
+static struct em_fft_conv_kept kept_spectra(const struct em_fft_conv *f)
+{
+    const struct em_call *c = f->call;
+    struct em_fft_conv_kept k = {.each = c->n_out > 1 ? c->out[1]->dim[1] : 0};
+    if (!k.each) return k;
+    k.plan = em_fft_conv_plan_of(f, 0, tokens_of(c, 0));
+    if (em_fft_floats(k.plan.N) > k.each) return k;
+    const uint64_t version = em_weights_version(c);
+    const struct em_fft_conv_plan *p = &k.plan;
+    const size_t marks[EM_FC_MARKS] = {version, version >> 31, p->N,      p->A,
+                                       p->past, p->T,          p->before, p->late};
+    int32_t *mark = em_i32(c->out[2]);
+    for (size_t i = 0; i < EM_FC_MARKS; i++) {
+        const int32_t now = (int32_t)(marks[i] & 0x7fffffff);
+        k.fill = k.fill || mark[i] != now;
+        mark[i] = now;
+    }
+    k.spectra = em_f32(c->out[1]);
+    return k;
+}
+
 // Units side by side; or, where they are fewer than threads, one after the other, each with all of
 // them.
-static void run_units(const struct em_call *c, em_task *task)
+static void run_units(const struct em_call *c, em_task *task, bool forward)
 {
     struct work w = {.f = em_fft_conv_of(c)};
     const size_t units = units_of(&w.f);
     if (!c->out[0]->dim[0]) return;
     w.scratch = take_scratch(c);
+    if (forward && !has_states(c)) w.kept = kept_spectra(&w.f);
     if (units < em_pool_threads(c->exec->pool))
         task(&w, 0, units, 0);
     else
@@ -372,7 +423,7 @@ void em_fft_conv_cpu_forward(const struct em_call *c)
 {
     const struct em_fft_conv f = em_fft_conv_of(c);
     const ember_batch *b = c->exec->batch;
-    run_units(c, forward_units);
+    run_units(c, forward_units, true);
     for (size_t s = 0; c->slot >= 0 && s < b->n_sequences; s++) {
         struct em_slot *out = em_slot_out(c, s);
         const size_t now = em_fft_conv_seen(&f, s) + tokens_of(c, s);
@@ -501,6 +552,10 @@ static void backward_fused(const struct em_fft_conv_group *g, size_t s,
                                 .set_post = em_fresh(c, EM_FC_POST),
                                 .set_x = em_fresh(c, EM_FC_U),
                                 .set_gate = em_fresh(c, EM_FC_PRE)};
+    // One tensor in several places: the first step that gets to it sets it.
+    if (c->in[EM_FC_POST] && c->in[EM_FC_POST] == c->in[EM_FC_PRE])
+        q.set_post = q.set_post || q.set_gate, q.set_gate = false;
+    if (c->in[EM_FC_POST] == c->in[EM_FC_U]) q.set_post = q.set_post || q.set_x, q.set_x = false;
     q.post = post_rows(g, start, p->T, NULL, &q.post_stride);
     if (z) {
         q.z = em_f32(z) + start * z->stride[0] + g->channel;
@@ -586,5 +641,5 @@ void em_fft_conv_cpu_backward(const struct em_call *c)
         zero_rows(c, &f, rows[i]);
         em_zero_fresh(c, others[i]);
     }
-    run_units(c, backward_units);
+    run_units(c, backward_units, false);
 }
