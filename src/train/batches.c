@@ -35,6 +35,8 @@ static ember_status open_text(const struct em_recipe *recipe, const struct em_to
     b->batch = recipe->train.batch;
     b->seq = recipe->train.seq;
     b->scored = (uint64_t)b->batch * b->seq;
+    b->reverse_share = recipe->data.reverse_complement;
+    if (b->reverse_share > 0) EM_TRY(em_complement_open(tokenizer, &b->complement));
     return em_sampler_create(
         &b->dataset,
         &(struct em_sampler_options){.batch = b->batch, .seq = b->seq, .seed = recipe->seed},
@@ -54,6 +56,9 @@ static ember_status check_given(const struct em_recipe *recipe, const char *key,
 static ember_status open_ids(const struct em_recipe *recipe, size_t vocabulary,
                              struct em_batches *b)
 {
+    if (recipe->data.reverse_complement > 0)
+        return em_fail(EMBER_E_CONFIG, "%s: data.reverse_complement needs text, not data.ids",
+                       recipe->name);
     EM_TRY(em_ids_open(recipe->data.ids, vocabulary, &b->ids));
     b->batch = b->ids.batch;
     b->seq = b->ids.seq;
@@ -79,6 +84,9 @@ ember_status em_batches_open(const struct em_recipe *recipe, const struct em_tok
     const ember_status status = recipe->source_count
                                     ? open_text(recipe, tokenizer, cache, tidy, pool, b)
                                     : open_ids(recipe, vocabulary, b);
+    b->seed = recipe->seed;
+    b->seq_start = recipe->train.seq_start;
+    b->seq_stage = recipe->train.seq_stage;
     if (status != EMBER_OK) em_batches_close(b);
     return status;
 }
@@ -88,14 +96,21 @@ void em_batches_close(struct em_batches *b)
     em_sampler_destroy(b->sampler);
     if (b->text) em_dataset_close(&b->dataset);
     if (b->ids.file) em_ids_close(&b->ids);
+    em_complement_close(&b->complement);
     *b = (struct em_batches){0};
 }
 
 ember_status em_batches_fill(const struct em_batches *b, uint64_t step, size_t first, size_t rows,
                              struct em_packed *out)
 {
-    return b->text ? em_sampler_fill(b->sampler, step, first, rows, out)
-                   : em_ids_fill(&b->ids, step, first, rows, out);
+    EM_TRY(b->text ? em_sampler_fill(b->sampler, step, first, rows, out)
+                   : em_ids_fill(&b->ids, step, first, rows, out));
+    if (b->reverse_share > 0)
+        em_packed_reverse_complement(out, &b->complement, b->reverse_share, b->seed, step,
+                                     first * b->seq);
+    if (b->seq_start)
+        em_packed_cut(out, em_warmup_length(step, b->seq_start, b->seq_stage, b->seq));
+    return EMBER_OK;
 }
 
 uint64_t em_batches_hash(const struct em_batches *b)

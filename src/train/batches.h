@@ -2,6 +2,7 @@
 #ifndef EM_TRAIN_BATCHES_H
 #define EM_TRAIN_BATCHES_H
 
+#include "data/augment.h"
 #include "data/ids.h"
 #include "data/sampler.h"
 #include "train/recipe.h"
@@ -12,8 +13,12 @@ struct em_batches {
     struct em_sampler *sampler;
     struct em_ids_source ids;
     size_t batch, seq; // rows a step, tokens a row
-    uint64_t scored;   // places of a step that have a target
-    uint64_t slices;   // steps that there are batches for; 0: as many as wanted
+    size_t seq_start, seq_stage;
+    double reverse_share; // of sequences that are read as their other strand
+    struct em_complement complement;
+    uint64_t seed;
+    uint64_t scored; // places of a step that have a target
+    uint64_t slices; // steps that there are batches for; 0: as many as wanted
 };
 
 // Fills *b where it stays: it must not be moved. `cache`: folder for tokenised text, NULL: kept in

@@ -12,6 +12,7 @@ struct em_train_settings { // "train"
     size_t steps;
     double minutes;
     size_t batch, seq, accumulate;
+    size_t seq_start, seq_stage; // a warm-up of lengths; 0: none
     double lr, warmup, clip;
     const ember_config *optimizer, *schedule;
     int dtype;
@@ -24,7 +25,7 @@ struct em_data_settings { // "data"
     const ember_config *sources;
     const char *ids, *tokenizer, *text_key, *cache;
     size_t vocab;
-    double held_out, mix;
+    double held_out, mix, reverse_complement;
     int format;
     bool eos;
 };

@@ -13,6 +13,11 @@ const ember_option em_train_settings_table[] = {
                      "first ones"),
     EMBER_OPT_SIZE(struct em_train_settings, batch, 8, 1, 1 << 20, "sequences a step"),
     EMBER_OPT_SIZE(struct em_train_settings, seq, 512, 2, 1 << 24, "tokens of each"),
+    EMBER_OPT_SIZE(struct em_train_settings, seq_start, 0, 0, 1 << 24,
+                   "a warm-up of lengths: sequences are cut to this at first; as many tokens a "
+                   "step all the same; 0: none"),
+    EMBER_OPT_SIZE(struct em_train_settings, seq_stage, 1000, 1, 1u << 30,
+                   "steps after which they may be twice as long, until seq"),
     EMBER_OPT_SIZE(struct em_train_settings, accumulate, 1, 1, 1 << 20,
                    "parts that a step's batch is computed in, to save memory"),
     EMBER_OPT_DOUBLE(struct em_train_settings, lr, 1e-3, 0, 10, "peak learning rate"),
@@ -62,6 +67,9 @@ const ember_option em_data_settings_table[] = {
     EMBER_OPT_DOUBLE(struct em_data_settings, mix, 1, 0, 1,
                      "where no source has a weight: a domain's share follows its tokens to this "
                      "power; 1: by size, 0: equal shares"),
+    EMBER_OPT_DOUBLE(struct em_data_settings, reverse_complement, 0, 0, 1,
+                     "chance that a sequence of nucleotides is read as its other strand, reversed "
+                     "and complemented"),
     EMBER_OPT_STRING(struct em_data_settings, text_key, "of JSON lines; empty: \"text\""),
     EMBER_OPT_ENUM(struct em_data_settings, format, EM_DATA_AUTO, "auto|text|lines|jsonl",
                    "of files; auto: by their names"),
