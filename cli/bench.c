@@ -92,6 +92,20 @@ static const struct cli_option fftconv_options[] = {
     {0},
 };
 
+static const struct cli_option recurrent_options[] = {
+    {"type", CLI_STRING, FIELD(type), "NAME", "of the cells: ltc, cfc, lstm or gru",
+     .needed = true},
+    SIZE("batch", batch, "32", "sequences"),
+    SIZE("length", length, "64", "tokens of a sequence"),
+    SIZE("input", input, "20", "columns of the input"),
+    SIZE("units", units, "28", "neurons"),
+    {"wiring", CLI_STRING, FIELD(wiring), "SPEC",
+     "of ltc and cfc: auto:28,4, ncp:.., random:0.5, ..", .otherwise = "none"},
+    BACKWARD,
+    SECONDS,
+    {0},
+};
+
 static const struct cli_option moe_options[] = {
     SIZE("tokens", tokens, "4096", "of the batch"),
     SIZE("dim", dim, "512", "width of the model"),
@@ -190,6 +204,10 @@ BENCHMARK(attention, "f32",
           "causal attention")
 BENCHMARK(fftconv, "f32", "[--batch B] [--channels H] [--length L] [--gated] [--backward] [--json]",
           "causal convolution as long as the sequence")
+BENCHMARK(recurrent, "f32",
+          "--type NAME [--batch B] [--length T] [--input I] [--units U] [--wiring SPEC] "
+          "[--backward] [--json]",
+          "a recurrent layer over float sequences")
 BENCHMARK(moe, NULL,
           "[--tokens T] [--dim D] [--hidden F] [--experts E] [--top-k K] [--backward] [--json]",
           "a mixture of experts, beside a dense layer of the same active width")
@@ -209,6 +227,8 @@ static const struct cli_command *const commands[] = {
     &attention_command,
     &fftconv_command,
     &moe_command,
+    &recurrent_command,
+
     &scan_command,
     &elementwise_command,
     &optimizer_command,

@@ -29,8 +29,9 @@ typedef struct ember_bench_options {
                               attention and fftconv f32 */
     const char *model;     /**< train, prefill, decode: a config file, a folder with config.json, or
                               a preset's name */
-    size_t batch;          /**< train, attention, fftconv: sequences */
-    size_t length;         /**< train, attention, fftconv: tokens of each */
+    size_t batch;          /**< train, attention, fftconv, recurrent: sequences */
+    size_t length;         /**< train, attention, fftconv, recurrent: tokens of
+                              each */
     size_t steps;          /**< train: timed steps, after one untimed; default 5 */
     size_t tokens;         /**< prefill, decode, moe; elementwise (default: what no cache holds),
                               cross_entropy (default 1024) */
@@ -43,10 +44,13 @@ typedef struct ember_bench_options {
     size_t dim; /**< moe; elementwise (default 1024), cross_entropy (default 512) */
     size_t hidden, experts, chosen; /**< moe */
     size_t states;                  /**< scan: of each channel */
+    const char *type;               /**< recurrent: ltc, cfc, lstm or gru */
+    const char *wiring;             /**< recurrent: as the layers' option; NULL: none */
+    size_t input, units;            /**< recurrent: columns of the input, neurons */
     size_t vocabulary;              /**< cross_entropy; default 16384 */
     size_t parameters;              /**< optimizer; default: what no cache holds */
-    bool
-        backward; /**< attention, fftconv, moe: forward and backward together, else forward alone */
+    bool backward;  /**< attention, fftconv, moe, recurrent: forward and backward together, else
+                       forward alone */
     double seconds; /**< all but train: how long to measure, about; default 1 */
 } ember_bench_options;
 
@@ -58,8 +62,8 @@ typedef struct ember_bench_result ember_bench_result;
  * Measures. Threads: one call at a time, as others would be measured with it. Shares of the
  * machine's peak are taken against a peak measured between the repeats.
  *
- * @param name  train, prefill, decode, gemm, attention, fftconv, moe, elementwise, optimizer,
- * cross_entropy.
+ * @param name  train, prefill, decode, gemm, attention, fftconv, recurrent, moe, elementwise,
+ * optimizer, cross_entropy.
  * @retval EMBER_E_USAGE   there is no such benchmark in this build.
  * @retval EMBER_E_RANGE   a size that the benchmark needs is 0.
  * @retval EMBER_E_CONFIG  the model's config is not valid.

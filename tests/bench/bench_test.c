@@ -188,6 +188,15 @@ static void products_attention_and_experts_count_their_work(void **state)
         CHECK_NEAR(number(r, "ns_per_element") * 2 * 7 * 19, 1e9 * number(r, "median"), 1e-3,
                    "fftconv");
         json_decref(r);
+        static const char *const cells[] = {"ltc", "cfc", "lstm", "gru"};
+        for (size_t i = 0; i < 4; i++) {
+            o.type = cells[i], o.input = 3, o.units = 9;
+            o.wiring = i < 2 && backward ? "auto:9,2" : NULL;
+            r = bench("recurrent", &o);
+            check_common(r, "recurrent");
+            CHECK_NEAR(number(r, "ms"), 1e3 * number(r, "median"), 1e-9, "ms");
+            json_decref(r);
+        }
         o.dim = 20, o.states = 3;
         r = bench("scan", &o);
         check_common(r, "scan");
@@ -252,7 +261,7 @@ static void what_cannot_be_measured_is_refused(void **state)
     ember_bench_result *r = NULL;
     ember_bench_options o = small();
     CHECK_FAILS(ember_bench("gem", &o, &r), EMBER_E_USAGE, "did you mean \"gemm\"");
-    CHECK_FAILS(ember_bench("recurrent", &o, &r), EMBER_E_USAGE, "not in this build");
+    CHECK_FAILS(ember_bench("recurrent", &o, &r), EMBER_E_RANGE, "ltc, cfc, lstm or gru");
     CHECK_FAILS(ember_bench("train", &o, &r), EMBER_E_RANGE, "config");
     CHECK_FAILS(ember_bench("gemm", NULL, &r), EMBER_E_RANGE, "at least 1");
     CHECK_FAILS(ember_bench("attention", &o, &r), EMBER_E_RANGE, "batch");

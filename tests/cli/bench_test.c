@@ -50,7 +50,7 @@ static void wrong_usage_has_its_exit_status(void **state)
     CHECK_PROGRAM(2, "comes first", "bench");
     CHECK_PROGRAM(2, "comes first", "bench", "--json");
     CHECK_PROGRAM(2, "did you mean \"gemm\"", "bench", "gem");
-    CHECK_PROGRAM(2, "not in this build", "bench", "recurrent", "--batch", "2");
+    CHECK_PROGRAM(2, "--type", "bench", "recurrent", "--batch", "2");
     CHECK_PROGRAM(2, "i9", "bench", "gemm", "--dtype", "i9");
     CHECK_PROGRAM(2, "--config", "bench", "train");
     CHECK_PROGRAM(2, "MODEL", "bench", "decode");

@@ -29,6 +29,7 @@ static const struct {
     {{"bench", "decode"}, "--tokens --context ", true},
     {{"bench", "gemm"}, "-m -n -k ", true},
     {{"bench", "attention"}, "--batch --length --heads --kv-heads --head-dim --backward ", true},
+    {{"bench", "recurrent"}, "--type --batch --length --input --units --wiring --backward ", true},
     {{"bench", "fftconv"}, "--batch --channels --length --gated --backward ", true},
     {{"bench", "moe"}, "--tokens --dim --hidden --experts --top-k --backward ", true},
     {{"bench", "elementwise"}, "--tokens --dim ", true},
