@@ -39,7 +39,7 @@ static void sizes(const struct em_call *c, struct em_cell_sizes *s)
         s->taps += layer_taps(c, &l);
         if (columns > widest) widest = columns;
         if (a->mode == EM_CFC_PURE) s->sums += 2 * l.H;
-        if (c->in[l.mask]) s->prepared += 3 * l.H * l.in * sizeof(float); // two masked, one to sum
+        s->prepared += 2 * l.n_heads * l.H * (l.into_heads + 1) * sizeof(float);
         s->O = l.H;
         s->first = l.first;
     }
@@ -134,25 +134,31 @@ float em_cfc_dropout(const struct em_call *c, unsigned layer, unsigned depth, si
 
 // ---- cpu ----
 
-// Masked weights of ff1 and ff2, layer after layer, each followed by room for a product.
+// The heads' weights as one matrix and one bias, masked where they are, layer after layer, each
+// followed by room for its gradient: they read the same, so one product does for all.
 static void prepare(const struct em_call *c, void *prepared)
 {
     float *to = prepared;
     for (unsigned i = 0; i < em_cfc_attr_of(c)->layers; i++) {
         const struct em_cfc_layer l = em_cfc_layer_of(c, i);
-        const size_t n = l.H * l.in;
-        if (!c->in[l.mask]) continue;
-        for (unsigned h = 0; h < 2 && h < l.n_heads; h++)
-            em_kernels()->mul_f32(to + h * n, em_f32(c->in[l.heads + 2 * h]), em_f32(c->in[l.mask]),
-                                  n);
-        to += 3 * n;
+        const size_t n = l.H * l.into_heads;
+        float *bias = to + l.n_heads * n;
+        for (unsigned h = 0; h < l.n_heads; h++) {
+            const float *w = em_f32(c->in[l.heads + 2 * h]);
+            if (c->in[l.mask] && h < 2)
+                em_kernels()->mul_f32(to + h * n, w, em_f32(c->in[l.mask]), n);
+            else
+                memcpy(to + h * n, w, n * sizeof *w);
+            memcpy(bias + h * l.H, em_f32(c->in[l.heads + 2 * h + 1]), l.H * sizeof *bias);
+        }
+        to += 2 * l.n_heads * (n + l.H);
     }
 }
 
 struct layer_run {
     struct em_cfc_layer l;
-    const float *masked; // two matrices, NULL: no mask
-    float *room;         // a third, for finish
+    const float *heads, *bias; // [n H, K], [n H]
+    float *room;               // a gradient of both
     float *z, *pre, *value, *drop, *p, *tap;
     size_t tap_at, sum_at;
 };
@@ -171,16 +177,16 @@ static struct step_run run_of(const struct em_call *c, const void *prepared, flo
     const struct em_cfc_attr *a = em_cfc_attr_of(c);
     struct step_run r = {0};
     size_t widest = 0, tap_at = 0, sum_at = 0;
-    const float *masked = prepared;
+    const float *heads = prepared;
     for (unsigned i = 0; i < a->layers; i++) {
         struct layer_run *y = &r.layer[i];
         y->l = em_cfc_layer_of(c, i);
         const size_t K = y->l.K * a->backbone, columns = y->l.in > y->l.K ? y->l.in : y->l.K;
-        if (c->in[y->l.mask]) {
-            y->masked = masked;
-            y->room = (float *)(uintptr_t)masked + 2 * y->l.H * y->l.in;
-            masked += 3 * y->l.H * y->l.in;
-        }
+        const size_t rows = y->l.n_heads * y->l.H;
+        y->heads = heads;
+        y->bias = heads + rows * y->l.into_heads;
+        y->room = (float *)(uintptr_t)y->bias + rows;
+        heads = y->room + rows * (y->l.into_heads + 1);
         if (columns > widest) widest = columns;
         y->tap_at = tap_at;
         y->sum_at = sum_at;
@@ -266,12 +272,6 @@ static void make_mask(const struct em_step *s, float *mask, unsigned layer, unsi
                 s->token[i] == SIZE_MAX ? 0 : em_cfc_dropout(s->call, layer, depth, s->token[i], k);
 }
 
-static const float *head_weight(const struct em_call *c, const struct layer_run *y, unsigned head)
-{
-    if (y->masked && head < 2) return y->masked + head * y->l.H * y->l.in;
-    return em_f32(c->in[y->l.heads + 2 * head]);
-}
-
 static struct em_cfc_heads heads_of(const struct em_step *s, const struct layer_run *y)
 {
     const struct em_call *c = s->call;
@@ -305,9 +305,14 @@ static void layer_forward(const struct em_step *s, const struct layer_run *y, un
         }
         z = value;
     }
-    for (unsigned k = 0; k < l->n_heads; k++)
-        product(em_lanes_at(y->p, k * l->H), head_weight(c, y, k), c->in[l->heads + 2 * k],
-                em_f32(c->in[l->heads + 2 * k + 1]), z);
+    em_kernels()->lanes_product_f32(y->p,
+                                    &(struct em_lanes_product){.w = y->heads,
+                                                               .row_stride = l->into_heads,
+                                                               .col_stride = 1,
+                                                               .rows = l->n_heads * l->H,
+                                                               .columns = l->into_heads,
+                                                               .bias = y->bias},
+                                    z);
     const struct em_cfc_heads heads = heads_of(s, y);
     em_kernels()->cfc_heads_f32(&heads, h);
 }
@@ -350,9 +355,13 @@ static void layer_back(const struct em_step *s, const struct layer_run *y, const
     float *from = n ? spare : dz;
     em_kernels()->cfc_heads_backward_f32(&heads, dp, em_lanes_at(s->sums, y->sum_at), dh);
     memcpy(keep, z, l->into_heads * EM_LANES * sizeof *keep);
-    for (unsigned k = 0; k < l->n_heads; k++)
-        product_back(from, head_weight(c, y, k), c->in[l->heads + 2 * k], dp + k * l->H * EM_LANES,
-                     k > 0);
+    em_kernels()->lanes_product_f32(from,
+                                    &(struct em_lanes_product){.w = y->heads,
+                                                               .row_stride = 1,
+                                                               .col_stride = l->into_heads,
+                                                               .rows = l->into_heads,
+                                                               .columns = l->n_heads * l->H},
+                                    dp);
     float *tap = em_lanes_at(keep, l->into_heads);
     for (unsigned b = n; b-- > 0;) {
         const ember_tensor *w = c->in[l->backbone + 2 * b];
@@ -392,22 +401,24 @@ static void step_back(const struct em_step *s)
                             em_lanes_at(s->tap, r.memory_tap));
 }
 
-// A masked weight's gradient is masked too: summed apart, then added.
-static void finish_head(const struct em_call *c, const struct layer_run *y, const float *taps,
-                        unsigned head)
+// The heads' gradients, from one product; a masked weight's is masked too.
+static void finish_heads(const struct em_call *c, const struct layer_run *y, const float *taps)
 {
     const struct em_cfc_layer *l = &y->l;
-    const size_t dz_at = y->tap_at + head * l->H, z_at = y->tap_at + l->n_heads * l->H,
-                 n = l->H * l->into_heads;
-    float *dw = em_gradient_of(c, l->heads + 2 * head);
-    em_tap_bias(c, taps, dz_at, l->H, em_gradient_of(c, l->heads + 2 * head + 1));
-    if (!dw || !y->masked || head > 1) {
-        em_tap_product(c, taps, dz_at, l->H, z_at, l->into_heads, dw);
-        return;
+    const size_t rows = l->n_heads * l->H, n = l->H * l->into_heads;
+    float *bias = y->room + rows * l->into_heads;
+    memset(y->room, 0, rows * (l->into_heads + 1) * sizeof *y->room);
+    em_tap_product(c, taps, y->tap_at, rows, y->tap_at + rows, l->into_heads, y->room);
+    em_tap_bias(c, taps, y->tap_at, rows, bias);
+    for (unsigned h = 0; h < l->n_heads; h++) {
+        float *dw = em_gradient_of(c, l->heads + 2 * h),
+              *db = em_gradient_of(c, l->heads + 2 * h + 1);
+        if (dw && c->in[l->mask] && h < 2)
+            em_kernels()->muladd_f32(dw, y->room + h * n, em_f32(c->in[l->mask]), n);
+        else if (dw)
+            em_kernels()->add_f32(dw, dw, y->room + h * n, n);
+        if (db) em_kernels()->add_f32(db, db, bias + h * l->H, l->H);
     }
-    memset(y->room, 0, n * sizeof *y->room);
-    em_tap_product(c, taps, dz_at, l->H, z_at, l->into_heads, y->room);
-    em_kernels()->muladd_f32(dw, y->room, em_f32(c->in[l->mask]), n);
 }
 
 static void finish(const struct em_call *c, const void *prepared, const float *taps,
@@ -419,8 +430,7 @@ static void finish(const struct em_call *c, const void *prepared, const float *t
         const struct layer_run *y = &r.layer[i];
         const struct em_cfc_layer *l = &y->l;
         size_t at = y->tap_at + l->n_heads * l->H + l->into_heads;
-        for (unsigned k = 0; k < l->n_heads; k++)
-            finish_head(c, y, taps, k);
+        finish_heads(c, y, taps);
         for (unsigned b = a->backbone; b-- > 0;) {
             const size_t columns = b ? l->K : l->in;
             em_tap_product(c, taps, at, l->K, at + l->K, columns,

@@ -80,6 +80,8 @@ void EM_K(lanes_product_f32)(float *y, const struct em_lanes_product *p, const f
     size_t row = 0;
     for (; row + BLOCK <= p->rows; row += BLOCK)
         product_rows(y, p, x, row, BLOCK);
+    for (; BLOCK > 4 && row + 4 <= p->rows; row += 4)
+        product_rows(y, p, x, row, 4);
     for (; row + 2 <= p->rows; row += 2)
         product_rows(y, p, x, row, 2);
     if (row < p->rows) product_rows(y, p, x, row, 1);
