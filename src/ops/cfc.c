@@ -199,7 +199,10 @@ static struct step_run run_of(const struct em_call *c, const void *prepared, flo
         y->drop = em_lanes_at(y->value, K);
         y->p = em_lanes_at(y->drop, K);
         work = em_lanes_at(y->p, y->l.n_heads * y->l.H);
-        if (tap) y->tap = em_lanes_at(tap, y->tap_at);
+        if (!tap) continue;
+        y->tap = em_lanes_at(tap, y->tap_at);
+        // Without a backbone what is read is what the heads' product sees: it is kept in place.
+        if (!a->backbone) y->z = em_lanes_at(y->tap, y->l.n_heads * y->l.H);
     }
     r.memory_tap = tap_at;
     if (work) {
@@ -354,7 +357,7 @@ static void layer_back(const struct em_step *s, const struct layer_run *y, const
     const float *z = n ? y->value + (n - 1) * l->K * EM_LANES : y->z;
     float *from = n ? spare : dz;
     em_kernels()->cfc_heads_backward_f32(&heads, dp, em_lanes_at(s->sums, y->sum_at), dh);
-    memcpy(keep, z, l->into_heads * EM_LANES * sizeof *keep);
+    if (keep != z) memcpy(keep, z, l->into_heads * EM_LANES * sizeof *keep);
     em_kernels()->lanes_product_f32(from,
                                     &(struct em_lanes_product){.w = y->heads,
                                                                .row_stride = 1,

@@ -380,17 +380,26 @@ static size_t taps_of(const struct em_call *c)
     return sizes_of(c).taps;
 }
 
+// Waking threads takes longer than a small sum does. The result does not depend on it.
+static struct em_pool *pool_for(const struct em_call *c, size_t rows, size_t columns)
+{
+    enum { WORTH = 1 << 24 };
+    const double products = (double)rows * (double)columns * (double)c->out[0]->dim[0];
+    return products < WORTH ? NULL : c->exec->pool;
+}
+
 void em_tap_product(const struct em_call *c, const float *taps, size_t dz_at, size_t rows,
                     size_t z_at, size_t columns, float *gradient)
 {
     if (!gradient) return;
     const size_t T = c->out[0]->dim[0], stride = taps_of(c);
+    struct em_pool *pool = pool_for(c, rows, columns);
     const size_t mark = em_scratch_mark(em_scratch_of(c));
     struct em_gemm_scratch scratch = em_matmul_scratch(
-        c, em_gemm_unpacked_scratch_size(EM_GEMM_F32, columns, T, em_pool_threads(c->exec->pool)));
+        c, em_gemm_unpacked_scratch_size(EM_GEMM_F32, columns, T, em_pool_threads(pool)));
     em_gemm(EM_GEMM_F32, rows, columns, T, em_matmul_columns(taps + dz_at, stride),
             em_matmul_rows(taps + z_at, stride), gradient, columns,
-            &(struct em_gemm_epilogue){.accumulate = true}, &scratch, c->exec->pool);
+            &(struct em_gemm_epilogue){.accumulate = true}, &scratch, pool);
     em_scratch_reset(em_scratch_of(c), mark);
 }
 
@@ -400,7 +409,7 @@ void em_tap_bias(const struct em_call *c, const float *taps, size_t dz_at, size_
     if (!gradient) return;
     const struct em_strip s = {(float *)(uintptr_t)taps + dz_at, c->out[0]->dim[0], rows,
                                taps_of(c)};
-    em_add_column_sums(c->exec->pool, &s, gradient);
+    em_add_column_sums(pool_for(c, rows, 16), &s, gradient);
 }
 
 // ---- reference ----
