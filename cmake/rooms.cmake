@@ -108,6 +108,11 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set_source_files_properties(src/kernels/isa/attention_bf16.c src/kernels/isa/attention_gradient_bf16.c
     PROPERTIES COMPILE_OPTIONS -mavx512bf16)
   set_source_files_properties(src/kernels/isa/gemm_i8_dot.c PROPERTIES COMPILE_OPTIONS -mavx512vnni)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+  set_source_files_properties(src/kernels/isa/gemm_bf16_matrix.c src/kernels/isa/attention_bf16.c
+    src/kernels/isa/attention_gradient_bf16.c PROPERTIES COMPILE_OPTIONS -march=armv8.2-a+bf16)
+  set_source_files_properties(src/kernels/isa/gemm_i8_dot.c PROPERTIES COMPILE_OPTIONS -march=armv8.2-a+dotprod)
+  set_source_files_properties(src/kernels/isa/gemm_i8_matrix.c PROPERTIES COMPILE_OPTIONS -march=armv8.2-a+i8mm)
 endif()
 
 ember_kernels(scalar)

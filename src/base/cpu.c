@@ -184,6 +184,14 @@ unsigned em_isa_extras(enum em_isa isa)
     return 0;
 }
 
+bool em_isa_runs_with(const char *name, unsigned extras)
+{
+    for (int i = 0; i < EM_ISA_COUNT; i++)
+        if (strcmp(em_isa_name((enum em_isa)i), name) == 0)
+            return em_isa_runs((enum em_isa)i) && !(extras & ~em_isa_extras((enum em_isa)i));
+    return false;
+}
+
 const char *em_isa_text(enum em_isa isa, unsigned extras, char text[64])
 {
     size_t used = (size_t)snprintf(text, 64, "%s", em_isa_name(isa));

@@ -26,12 +26,13 @@ enum em_isa em_isa_widest(void); // that runs
 
 // What a machine may have beside a set: bits.
 enum em_isa_extra {
-    EM_ISA_BF16 = 1,    // bf16 dot products: avx512, neon
+    EM_ISA_BF16 = 1,    // bf16 dot products: avx512, neon (and matrix products)
     EM_ISA_VNNI = 2,    // int8 dot products: avx512
     EM_ISA_DOTPROD = 4, // int8 dot products: neon
     EM_ISA_I8MM = 8,    // int8 matrix products: neon
 };
-unsigned em_isa_extras(enum em_isa isa); // that this machine has beside the set
+unsigned em_isa_extras(enum em_isa isa);                  // that this machine has beside the set
+bool em_isa_runs_with(const char *name, unsigned extras); // the set of that name, with all of them
 // "avx512+bf16+vnni", "avx512+none" where the machine has extras that are left out, "avx2".
 const char *em_isa_text(enum em_isa isa, unsigned extras, char text[64]);
 

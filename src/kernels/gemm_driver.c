@@ -14,7 +14,6 @@
 
 enum {
     LINE = 64,
-    CELL = sizeof(uint32_t),
     A_BYTES = EM_GEMM_MC * (2048 + 2 * LINE), // a line more per row: rows 2 KiB apart share L1 sets
     PANEL_BYTES = 256 * 1024,                 // of B, to stay in L2 beside A and the next one
     LEAST_TILES = 4, // of a block, however long its rows: each panel is read so often
@@ -95,7 +94,7 @@ static struct part part_of(const struct job *j, size_t g)
         p.K = rows.end - rows.begin;
         p.a += rows.begin * j->a.col_stride;
         p.b += em_gemm_group_step(j->set, j->window, &rows, g) * em_gemm_row_cells(j->set, j->N) *
-               CELL;
+               j->set->cell_bytes;
         p.c += g * j->c_group_stride;
         if (!rows.first) {
             p.bias = NULL;
@@ -117,7 +116,7 @@ static struct part part_of(const struct job *j, size_t g)
 
 static size_t panel_steps(const struct em_gemm_set *s)
 {
-    return PANEL_BYTES / (s->nr * CELL);
+    return PANEL_BYTES / (s->nr * s->cell_bytes);
 }
 
 // Most rows of a block: as many as leave room for all of K (or of a panel) in packed A, within
@@ -134,6 +133,7 @@ static size_t rows_of_block(const struct em_gemm_set *s, size_t steps)
 // and, when more than one tile of rows reads it, the panel into L2.
 static size_t k_steps(const struct em_gemm_set *s, size_t rows, size_t steps)
 {
+    rows = ceil_div(rows, s->row_unit) * s->row_unit;
     size_t most = (A_BYTES / rows - 2 * LINE) / s->a_step_bytes;
     if (rows > s->mr && most > panel_steps(s)) most = panel_steps(s);
     return steps <= most ? steps : ceil_div(steps, ceil_div(steps, most));
@@ -167,7 +167,7 @@ static void find_rows(const struct job *j, const struct part *p, struct block *b
     }
     if (s->a_in_place && j->a.col_stride == 1) return;
     const size_t stride = (b->now * s->a_step_bytes + LINE - 1) / LINE * LINE + LINE;
-    assert(b->rows * stride <= sizeof w->a);
+    assert(ceil_div(b->rows, s->row_unit) * s->row_unit * stride <= sizeof w->a);
     if (w->block != b->name) {
         const size_t count = last_steps(b) ? p->K - k : b->now * s->k_per_step;
         if (j->a.col_stride == 1)
@@ -204,8 +204,8 @@ static struct ahead next_panel(const struct job *j, const struct part *p, const 
     const size_t n = (panel + 1) * s->nr;
     if (b->tiles < PREFETCH_TILES || panel + 1 == b->last) return (struct ahead){0};
     const size_t width = em_gemm_width(s, j->N - n < s->nr ? j->N - n : s->nr);
-    return (struct ahead){.at = p->b + (n * b->steps + b->done * width) * CELL,
-                          .lines = width * CELL / LINE,
+    return (struct ahead){.at = p->b + (n * b->steps + b->done * width) * s->cell_bytes,
+                          .lines = width * s->cell_bytes / LINE,
                           .line_step = b->now * LINE,
                           .step = LINE,
                           .steps = b->now};
@@ -237,17 +237,24 @@ static struct ahead next_rows(const struct job *j, const struct part *p, const s
                           .steps = p->K - k};
 }
 
+// The first row of tile i: tiles of nearly equal height, so that all of them keep enough sums in
+// flight, of whole units of rows.
+static size_t tile_row(const struct block *b, const struct em_gemm_set *s, size_t i)
+{
+    if (s->row_unit == 1) return i * b->rows / b->tiles;
+    const size_t row = i * ceil_div(b->rows, s->row_unit) / b->tiles * s->row_unit;
+    return row < b->rows ? row : b->rows;
+}
+
 static void panel_of_tiles(const struct job *j, const struct part *p, const struct block *b,
                            size_t panel, const struct ahead *ahead, struct workspace *w)
 {
     const struct em_gemm_set *s = j->set;
     const size_t n = panel * s->nr, cols = j->N - n < s->nr ? j->N - n : s->nr;
     const size_t width = em_gemm_width(s, cols), index = em_gemm_width_index(s, cols);
-    const char *data = p->b + (n * b->steps + b->done * width) * CELL;
+    const char *data = p->b + (n * b->steps + b->done * width) * s->cell_bytes;
     for (size_t i = 0; i < b->tiles; i++) {
-        // Tiles of nearly equal height: all of them keep enough sums in flight.
-        const size_t r = i * b->rows / b->tiles, r_end = (i + 1) * b->rows / b->tiles;
-        const size_t m = b->m + r;
+        const size_t r = tile_row(b, s, i), r_end = tile_row(b, s, i + 1), m = b->m + r;
         struct em_gemm_tile t = {.a = b->row + r,
                                  .b = data,
                                  .steps = b->now,

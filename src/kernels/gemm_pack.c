@@ -21,14 +21,14 @@ size_t em_gemm_packed_size(enum em_gemm_type type, size_t K, size_t N)
     size_t bytes;
     if (N > SIZE_MAX - EM_GEMM_NR_MAX ||
         !em_mul_size(em_gemm_steps(s, K), em_gemm_row_cells(s, N), &bytes) ||
-        !em_mul_size(bytes, sizeof(uint32_t), &bytes) || bytes > SIZE_MAX - 63)
+        !em_mul_size(bytes, s->cell_bytes, &bytes) || bytes > SIZE_MAX - 63)
         return SIZE_MAX;
     return (bytes + 63) & ~(size_t)63;
 }
 
 static size_t most_rows(const struct em_gemm_set *s, size_t n)
 {
-    const size_t most = WINDOW_BYTES / sizeof(uint32_t) / em_gemm_row_cells(s, n) * s->k_per_step;
+    const size_t most = WINDOW_BYTES / s->cell_bytes / em_gemm_row_cells(s, n) * s->k_per_step;
     return most < WINDOW_LEAST ? WINDOW_LEAST : most / STRIP * STRIP;
 }
 
@@ -47,9 +47,10 @@ size_t em_gemm_window_size(const struct em_gemm_set *s, size_t groups, size_t ro
     if (n == 0) return 0;
     if (n > SIZE_MAX - EM_GEMM_NR_MAX) return SIZE_MAX;
     steps = rows < most_rows(s, n) ? rows : most_rows(s, n); // no less for more rows
-    if (s->k_per_step > 1 && !em_add_size(steps / 2 + 1, groups, &steps)) return SIZE_MAX;
+    if (s->k_per_step > 1 && !em_add_size(steps / s->k_per_step + 1, groups, &steps))
+        return SIZE_MAX;
     if (!em_mul_size(steps, em_gemm_row_cells(s, n), &bytes) ||
-        !em_mul_size(bytes, sizeof(uint32_t), &bytes) || bytes > SIZE_MAX - 63)
+        !em_mul_size(bytes, s->cell_bytes, &bytes) || bytes > SIZE_MAX - 63)
         return SIZE_MAX;
     return (bytes + 63) & ~(size_t)63;
 }
@@ -80,7 +81,7 @@ static void pack_strip(const struct pack *p, const float *src, const int32_t *ro
     for (size_t n = 0; n < p->N; n += s->nr) {
         const size_t cols = p->N - n < s->nr ? p->N - n : s->nr, width = em_gemm_width(s, cols);
         const size_t cell = n * steps + k0 / s->k_per_step * width;
-        s->pack_b_rows(packed + cell * sizeof(uint32_t), width, src + n, p->stride, rows, k, cols);
+        s->pack_b_rows(packed + cell * s->cell_bytes, width, src + n, p->stride, rows, k, cols);
     }
 }
 
@@ -102,7 +103,7 @@ static void group_strips(void *arg, size_t begin, size_t end, unsigned thread)
         const struct em_gemm_part part = em_gemm_part(p->window, p->offsets, g);
         const size_t K = part.end - part.begin, count = (K + STRIP - 1) / STRIP;
         const size_t step = em_gemm_group_step(s, p->window, &part, g);
-        char *packed = p->packed + step * em_gemm_row_cells(s, p->N) * sizeof(uint32_t);
+        char *packed = p->packed + step * em_gemm_row_cells(s, p->N) * s->cell_bytes;
         for (size_t i = begin > first ? begin - first : 0; i < count && first + i < end; i++)
             pack_strip(p, p->rows ? p->src : p->src + part.begin * p->stride,
                        p->rows ? p->rows + part.begin : NULL, packed, K, i);
@@ -117,7 +118,7 @@ static void panels(void *arg, size_t begin, size_t end, unsigned thread)
     (void)thread;
     for (size_t i = begin; i < end; i++) {
         const size_t n = i * s->nr, cols = p->N - n < s->nr ? p->N - n : s->nr;
-        char *panel = p->packed + n * em_gemm_steps(s, p->K) * sizeof(uint32_t);
+        char *panel = p->packed + n * em_gemm_steps(s, p->K) * s->cell_bytes;
         s->pack_b_cols(panel, em_gemm_width(s, cols), p->src + n * p->stride, p->stride, p->K,
                        cols);
     }

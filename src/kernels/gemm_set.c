@@ -25,6 +25,7 @@ static const struct em_gemm_set *const bf16_sets[] = {
     &em_gemm_bf16_dot__avx512,
 #elif defined(__aarch64__)
     &em_gemm_bf16__neon,
+    &em_gemm_bf16_matrix__neon,
 #endif
 };
 
@@ -39,6 +40,8 @@ static unsigned extras_of(const struct em_gemm_set *set)
 {
 #if defined(__x86_64__)
     if (set == &em_gemm_bf16_dot__avx512) return EM_ISA_BF16;
+#elif defined(__aarch64__)
+    if (set == &em_gemm_bf16_matrix__neon) return EM_ISA_BF16;
 #endif
     (void)set;
     return 0;
@@ -46,11 +49,7 @@ static unsigned extras_of(const struct em_gemm_set *set)
 
 static bool runs(const struct em_gemm_set *set)
 {
-    if (extras_of(set) & ~em_isa_extras(EM_ISA_AVX512)) return false;
-    const struct em_kernels *k;
-    for (size_t i = 0; (k = em_kernels_at(i)); i++)
-        if (strcmp(k->isa, set->isa) == 0) return true;
-    return false;
+    return em_isa_runs_with(set->isa, extras_of(set));
 }
 
 // What a test asked for; NULL: the set in force.

@@ -1,9 +1,9 @@
 // What the driver of matrix multiplication (gemm_driver.c, gemm_pack.c) and the sources per
 // instruction set (isa/gemm_*.c) agree on.
 //
-// B is packed into panels of `nr` columns, each [steps][width] cells of 4 bytes: a float (f32: one
-// k a step), or two bf16 (k even in the low half, k odd in the high half: two k a step). The last
-// panel is as narrow as a kernel allows, and padded with zeros.
+// B is packed into panels of `nr` columns, each [steps][width] cells: a float (f32: one k a step),
+// or two or four bf16, the first k in the lowest bits (so many k a step). The last panel is as
+// narrow as a kernel allows, and padded with zeros.
 #ifndef EM_KERNELS_GEMM_SET_H
 #define EM_KERNELS_GEMM_SET_H
 
@@ -42,9 +42,11 @@ struct em_gemm_set {
     const char *name, *isa;
     bool native;
     unsigned mr, nr, lanes; // tile rows, panel columns, columns of one vector
-    unsigned k_per_step;    // 1, or 2 for bf16
-    unsigned a_step_bytes;  // of a row of packed A
-    bool a_in_place;        // rows of A that are contiguous in k need no packing
+    unsigned k_per_step;    // 1; 2 or 4 for bf16; divides packing's strips of 8
+    unsigned cell_bytes;    // of packed B
+    unsigned row_unit; // 1; 2: rows 2i and 2i + 1 of packed A lie together, and tiles begin there
+    unsigned a_step_bytes; // of a row of packed A
+    bool a_in_place;       // rows of A that are contiguous in k need no packing
     em_gemm_tile_kernel *tile[EM_GEMM_MR_MAX][EM_GEMM_WIDTHS]; // [rows - 1][width index]
 
     // `iterations` times mr x nr x k_per_step multiply-adds that nothing but the arithmetic units
@@ -55,7 +57,8 @@ struct em_gemm_set {
     void (*finish)(const struct em_gemm_tile *t, size_t rows, size_t cols);
 
     // Rows of A, contiguous in k: row i is k values from rows[i] on, written at dst + i * stride
-    // bytes, padded to whole steps. NULL with a_in_place.
+    // bytes, padded to whole steps. With a row_unit of 2, steps of the rows from 2i on take turns
+    // there (zeros where the second is missing). NULL with a_in_place.
     void (*pack_a_rows)(void *dst, size_t stride, const float *const *rows, size_t count, size_t k);
     // The same where k strides: element (i, k) is src[k * src_stride + i].
     void (*pack_a_cols)(void *dst, size_t stride, const float *src, size_t src_stride, size_t count,
@@ -75,7 +78,7 @@ extern const struct em_gemm_set em_gemm_f32__scalar, em_gemm_bf16__scalar;
 extern const struct em_gemm_set em_gemm_f32__avx2, em_gemm_bf16__avx2;
 extern const struct em_gemm_set em_gemm_f32__avx512, em_gemm_bf16__avx512, em_gemm_bf16_dot__avx512;
 #elif defined(__aarch64__)
-extern const struct em_gemm_set em_gemm_f32__neon, em_gemm_bf16__neon;
+extern const struct em_gemm_set em_gemm_f32__neon, em_gemm_bf16__neon, em_gemm_bf16_matrix__neon;
 #endif
 
 // The set in force for a type.
@@ -148,8 +151,7 @@ static inline struct em_gemm_part em_gemm_part(const struct em_gemm_window *w,
 static inline size_t em_gemm_group_step(const struct em_gemm_set *s, const struct em_gemm_window *w,
                                         const struct em_gemm_part *p, size_t g)
 {
-    const size_t rows = p->begin - w->begin;
-    return s->k_per_step == 1 ? rows : (rows + g) / 2;
+    return (p->begin - w->begin + (s->k_per_step - 1) * g) / s->k_per_step;
 }
 
 // Bytes of the operands of any window of up to `rows` rows, SIZE_MAX where they do not fit.
