@@ -30,15 +30,16 @@ static bool format_at(size_t i, struct format *f)
                              false};
         return true;
     }
-    const bool wide = strcmp(k->isa, "avx512") == 0;
+    const bool pairs = em_isa_runs_with(k->isa, EM_ISA_BF16);
     *f = (struct format){k->isa,
                          "bf16",
                          k->attention_bf16_scratch,
                          k->attention_bf16,
                          k->attention_backward_bf16_scratch,
                          k->attention_backward_bf16,
-                         wide};
-    return !wide || em_cpu()->avx512_bf16; // the widest table is the last
+                         pairs};
+    // Without the instructions a set that has them may not be asked; it is the last.
+    return pairs || (strcmp(k->isa, "avx512") != 0 && strcmp(k->isa, "neon") != 0);
 }
 
 struct problem {

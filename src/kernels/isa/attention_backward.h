@@ -120,19 +120,12 @@ static void block(const struct backward *b, const struct rows *rows, size_t grou
                *do_rows = along(b->do_along, b->d_o, wide, rows->count, K);
     for (size_t r = 0, n; r < rows->count; r += n) {
         n = tile_rows(rows->count - r);
-        size_t first[MR], last[MR], to = 0;
-        for (size_t i = 0; i < n; i++) {
-            const size_t t = rows->t0 + (r + i) / rows->heads;
-            const size_t x = first_key(a, t), y = end_key(a, t);
-            first[i] = x > key ? min_size(x - key, count) : 0;
-            last[i] = y > key ? min_size(y - key, count) : 0;
-            if (first[i] >= last[i]) continue;
-            to = max_size(to, last[i]);
-            low = min_size(low, first[i]);
-        }
-        high = max_size(high, to);
+        struct view view;
+        look(a, rows, r, n, key, count, &view);
+        low = min_size(low, view.from);
+        high = max_size(high, view.to);
         float *p = b->p + r * KEYS, *ds = b->ds + r * KEYS;
-        const size_t columns = vectors(to);
+        const size_t columns = vectors(view.to);
         for (size_t c = 0; c < columns; c += NV) {
             const size_t here = min_size(columns - c, NV);
             product(n, here, p + c * L, KEYS, q_rows + r * (wide / STEP), wide / STEP,
@@ -143,13 +136,13 @@ static void block(const struct backward *b, const struct rows *rows, size_t grou
         for (size_t i = 0; i < n; i++) {
             const size_t t = rows->t0 + (r + i) / rows->heads;
             const size_t pair = t * group + rows->h0 - group_head + (r + i) % rows->heads;
-            differentiate(p + i * KEYS, ds + i * KEYS, columns * L, first[i], last[i], b->lse[pair],
-                          b->delta[pair]);
+            differentiate(p + i * KEYS, ds + i * KEYS, columns * L, view.first[i], view.last[i],
+                          b->lse[pair], b->delta[pair]);
             // A query with one key has a probability of 1 whatever the score: exactly no gradient.
             if (end_key(a, t) == first_key(a, t) + 1) EM_K(fill_f32)(ds + i * KEYS, 0.0f, KEYS);
         }
-        if (!b->d->dq || to == 0) continue;
-        const size_t depth = min_size(to, count);
+        if (!b->d->dq || view.to == 0) continue;
+        const size_t depth = min_size(view.to, count);
         product(n, wide / L, b->dq, wide, along(b->ds_along, ds, KEYS, n, depth), KEYS / STEP,
                 b->keys, wide, steps(depth));
         for (size_t i = 0; i < n; i++) {

@@ -1,7 +1,7 @@
-// Attention with products in bf16 and f32 sums. Only AVX-512's dot product of pairs makes it worth
-// while; this file is compiled with that extension, and callers ask the CPU (em_gemm_native). Other
+// Attention with products in bf16 and f32 sums, where a set has dot products of pairs: AVX-512 and
+// NEON. This file is compiled with that extension, and callers ask the CPU (em_gemm_native). Other
 // sets compute in f32.
-#if defined(EM_ISA_avx512)
+#if defined(EM_ISA_avx512) || defined(EM_ISA_neon)
 
 #define PAIRS
 #define FORWARD EM_K(attention_bf16)

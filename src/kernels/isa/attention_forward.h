@@ -113,19 +113,10 @@ static void step(const struct em_attention *a, const struct forward *f, const st
     const size_t K = a->K, wide = padded(K);
     for (size_t r = 0, n; r < rows->count; r += n) {
         n = tile_rows(rows->count - r);
-        size_t first[MR], last[MR], from = count, to = 0;
-        for (size_t i = 0; i < n; i++) {
-            const size_t t = rows->t0 + (r + i) / rows->heads;
-            const size_t x = first_key(a, t), y = end_key(a, t);
-            first[i] = x > key ? min_size(x - key, count) : 0;
-            last[i] = y > key ? min_size(y - key, count) : 0;
-            if (first[i] >= last[i]) continue;
-            from = min_size(from, first[i]);
-            to = max_size(to, last[i]);
-        }
-        if (from >= to) continue;
-        from = from / L * L;
-        to = padded(to);
+        struct view view;
+        look(a, rows, r, n, key, count, &view);
+        if (view.from >= view.to) continue;
+        const size_t from = view.from / L * L, to = padded(view.to);
         for (size_t panel = from / NR; panel * NR < to; panel++) {
             const size_t skip = panel * NR < from ? from - panel * NR : 0;
             const size_t columns = (min_size(to - panel * NR, NR) - skip) / L;
@@ -133,7 +124,7 @@ static void step(const struct em_attention *a, const struct forward *f, const st
                     wide / STEP, f->keys + panel * NR * steps(K) + skip, NR, steps(K));
         }
         float factor[MR];
-        soften(f, r, n, from, to, first, last, factor);
+        soften(f, r, n, from, to, view.first, view.last, factor);
         const size_t depth = min_size(to, count) - from;
         const cell *p = along(f->p_cells, f->scores + from, KEYS, n, depth);
         add_values(n, wide / L, f->o + r * wide, wide, factor, p, values + from / STEP * v_stride,

@@ -1,5 +1,5 @@
 // The gradients of attention with products in bf16 and f32 sums; see attention_bf16.c.
-#if defined(EM_ISA_avx512)
+#if defined(EM_ISA_avx512) || defined(EM_ISA_neon)
 
 #define PAIRS
 #define BACKWARD EM_K(attention_backward_bf16)

@@ -9,6 +9,11 @@
 #include "kernels/attention.h"
 #include "kernels/simd/f32.h"
 
+#if defined(EM_ISA_neon) && defined(__GNUC__) && !defined(__clang__)
+// As in gemm_tile.h: GCC 12 would load early and spill sums for it.
+#pragma GCC optimize("no-schedule-insns")
+#endif
+
 #define TILE_INLINE static inline __attribute__((always_inline))
 #define TILE_UNROLL _Pragma("GCC unroll 16")
 
@@ -28,11 +33,47 @@ enum { L = VF32_LANES, NR = NV * L };
 #if defined(PAIRS)
 typedef uint32_t cell;
 enum { STEP = 2 }; // k of a cell
+#if defined(EM_ISA_neon)
+typedef uint32x4_t cells;
+
+static inline cells cells_load(const cell *p)
+{
+    return vld1q_u32(p);
+}
+static inline void cells_store(cell *p, cells x)
+{
+    vst1q_u32(p, x);
+}
+static inline cells cells_set1(cell x)
+{
+    return vdupq_n_u32(x);
+}
+// The two additions of a lane are rounded to odd, off by less than 2^-23 each; numbers below 2^-126
+// count as zero.
+static inline vf32 cells_product(cells a, cells b, vf32 sum)
+{
+    return vbfdotq_f32(sum, vreinterpretq_bf16_u32(a), vreinterpretq_bf16_u32(b));
+}
+// (low[0], low[1]), .., (high[2], high[3])
+static inline cells cells_of_two(vf32 low, vf32 high)
+{
+    return vreinterpretq_u32_bf16(vcvtq_high_bf16_f32(vcvtq_low_bf16_f32(low), high));
+}
+static inline cells cells_across(vf32 p, vf32 q)
+{
+    const uint16x8_t x = vreinterpretq_u16_u32(cells_of_two(p, q));
+    return vreinterpretq_u32_u16(vzip1q_u16(x, vextq_u16(x, x, 4)));
+}
+#else
 typedef __m512i cells;
 
 static inline cells cells_load(const cell *p)
 {
     return _mm512_loadu_si512(p);
+}
+static inline void cells_store(cell *p, cells x)
+{
+    _mm512_storeu_si512(p, x);
 }
 static inline cells cells_set1(cell x)
 {
@@ -42,6 +83,20 @@ static inline vf32 cells_product(cells a, cells b, vf32 sum)
 {
     return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
 }
+// (low[0], low[1]), .., (high[14], high[15])
+static inline cells cells_of_two(vf32 low, vf32 high)
+{
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+}
+// (p[i], q[i])
+static inline cells cells_across(vf32 p, vf32 q)
+{
+    const __m512i order =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(order, cells_of_two(p, q));
+}
+#endif
 #else
 typedef float cell;
 enum { STEP = 1 };
@@ -201,16 +256,7 @@ static inline vf32 cells_along(const float *p, size_t width)
 {
     const vf32 low = vf32_load_n(p, min_size(width, L)),
                high = width > L ? vf32_load_n(p + L, width - L) : vf32_zero();
-    return _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(high, low));
-}
-
-// Cells (p[i], q[i]).
-static inline cells cells_across(vf32 p, vf32 q)
-{
-    const __m512i order =
-        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(q, p));
+    return (vf32)cells_of_two(low, high);
 }
 
 // Rows of n floats (whole vectors, an even number of them or zeros behind) as an operand whose k
@@ -235,7 +281,7 @@ static inline const cell *across(cell *space, const float *x, size_t stride, siz
             const float *p = x + r * stride + i;
             const cells c =
                 cells_across(vf32_load(p), r + 1 < rows ? vf32_load(p + stride) : vf32_zero());
-            _mm512_storeu_si512(space + r / 2 * stride + i, c);
+            cells_store(space + r / 2 * stride + i, c);
         }
     return space;
 }
@@ -250,7 +296,7 @@ static inline void pack_across(cell *to, size_t stride, const float *from, size_
             const size_t width = min_size(n - i, L);
             const float *p = from + r * from_stride + i;
             const vf32 q = r + 1 < rows ? vf32_load_n(p + from_stride, width) : vf32_zero();
-            _mm512_storeu_si512(to + r / 2 * stride + i, cells_across(vf32_load_n(p, width), q));
+            cells_store(to + r / 2 * stride + i, cells_across(vf32_load_n(p, width), q));
         }
 }
 enum { CONVERTED = 1 }; // operands need memory of their own
@@ -348,6 +394,29 @@ static inline size_t end_key(const struct em_attention *a, size_t t)
     const size_t position = a->past + t, all = a->past + a->T;
     if (!a->bidirectional) return position + 1;
     return a->window && a->window < all - position ? position + a->window : all;
+}
+
+// What a tile of rows sees of some keys: from .. to, and row i only first[i] .. last[i] of it, all
+// counted from the first key; from >= to: nothing.
+struct view {
+    size_t first[MR], last[MR], from, to;
+};
+
+// Rows r .. r + n and keys key .. key + count.
+static inline void look(const struct em_attention *a, const struct rows *rows, size_t r, size_t n,
+                        size_t key, size_t count, struct view *v)
+{
+    v->from = count;
+    v->to = 0;
+    for (size_t i = 0; i < n; i++) {
+        const size_t t = rows->t0 + (r + i) / rows->heads;
+        const size_t first = first_key(a, t), end = end_key(a, t);
+        v->first[i] = first > key ? min_size(first - key, count) : 0;
+        v->last[i] = end > key ? min_size(end - key, count) : 0;
+        if (v->first[i] >= v->last[i]) continue;
+        v->from = min_size(v->from, v->first[i]);
+        v->to = max_size(v->to, v->last[i]);
+    }
 }
 
 #endif

@@ -96,6 +96,7 @@ PAIRS_ATTRIBUTE static float roof_dot(size_t iterations)
         for (int r = 0; r < MR * NV; r++)
             acc[r] = _mm512_dpbf16_ps(acc[r], x, y);
     }
+    TILE_UNROLL
     for (int r = 0; r < MR * NV; r++)
         sum += acc[r];
     return sum[0];

@@ -189,6 +189,7 @@ static float roof_matrix(size_t iterations)
         for (int r = 0; r < MR * NV; r++)
             acc[r] = multiply(acc[r], x, y);
     }
+    TILE_UNROLL
     for (int r = 0; r < MR * NV; r++)
         sum += acc[r];
     return sum[0];

@@ -207,8 +207,13 @@ static inline float roof_fma(size_t iterations)
     for (size_t i = 0; i < iterations; i++) {
         TILE_UNROLL
         for (int r = 0; r < MR * NV; r++)
+#if defined(EM_ISA_neon)
+            acc[r] = vf_fma(x, y, acc[r]); // the instruction adds to its result's register
+#else
             acc[r] = vf_fma(acc[r], x, y);
+#endif
     }
+    TILE_UNROLL
     for (int r = 0; r < MR * NV; r++)
         sum += acc[r];
     return sum[0];
