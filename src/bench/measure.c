@@ -1,7 +1,6 @@
 #include "bench/measure.h"
 
 #include "base/clock.h"
-#include "kernels/gemm_i8.h"
 #include "kernels/roof.h"
 
 enum { FEWEST = 5, ROOF_EVERY = 16 };

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/threads.h"
 #include "kernels/kernels.h"
@@ -13,32 +12,58 @@
 // blocks, so that they are read from end to end.
 enum { CHUNK = 480, ROWS = 96, DEPTH = 32 };
 
-// The way that this machine has.
-struct way {
-    const char *name;
-    bool native;
-    void (*tile)(const struct em_i8_tile *t);
-    int32_t (*roof)(size_t iterations);
-    size_t columns; // of a panel
+// Plain to wide.
+static const struct em_i8_set *const sets[] = {
+    &em_gemm_i8__scalar,
+#if defined(__x86_64__)
+    &em_gemm_i8__avx2,
+    &em_gemm_i8__avx512,
+    &em_gemm_i8_dot__avx512,
+#elif defined(__aarch64__)
+    &em_gemm_i8__neon,
+    &em_gemm_i8_dot__neon,
+    &em_gemm_i8_matrix__neon,
+#endif
 };
+enum { SETS = sizeof sets / sizeof *sets };
 
-static struct way way_here(void)
+// What a test asked for; NULL: the set in force.
+static const struct em_i8_set *forced;
+
+bool em_gemm_i8_use_at(size_t i)
 {
-    const struct em_kernels *k = em_kernels();
-    if (strcmp(k->isa, "avx512") == 0 && em_cpu()->avx512_vnni)
-        return (struct way){"avx512-vnni", true, k->gemm_i8_dot_tile, k->gemm_i8_dot_roof,
-                            k->gemm_i8_columns()};
-    return (struct way){k->isa, false, k->gemm_i8_tile, k->gemm_i8_roof, k->gemm_i8_columns()};
+    for (size_t n = 0; n < SETS; n++)
+        if (em_isa_runs_with(sets[n]->isa, sets[n]->extra) && i-- == 0) {
+            forced = sets[n];
+            return true;
+        }
+    return false;
+}
+
+void em_gemm_i8_use_default(void)
+{
+    forced = NULL;
+}
+
+const struct em_i8_set *em_gemm_i8_set(void)
+{
+    if (forced) return forced;
+    const struct em_i8_set *best = sets[0];
+    for (size_t n = 0; n < SETS; n++)
+        if (strcmp(sets[n]->isa, em_kernels()->isa) == 0 &&
+            !(sets[n]->extra & ~em_kernels_extras()))
+            best = sets[n];
+    return best;
 }
 
 const char *em_gemm_i8_name(void)
 {
-    return way_here().name;
+    return em_gemm_i8_set()->name;
 }
 
 bool em_gemm_i8_native(void)
 {
-    return way_here().native;
+    return em_gemm_i8_set()->extra != 0;
 }
 
 static size_t block_bytes(size_t columns)
@@ -53,7 +78,7 @@ static size_t panels(size_t N, size_t columns)
 
 size_t em_gemm_i8_packed_size(size_t K, size_t N)
 {
-    const size_t columns = em_kernels()->gemm_i8_columns();
+    const size_t columns = em_gemm_i8_set()->columns;
     size_t bytes;
     if (!em_mul_size(panels(N, columns), em_i8_blocks(K), &bytes) ||
         !em_mul_size(bytes, block_bytes(columns), &bytes))
@@ -64,7 +89,8 @@ size_t em_gemm_i8_packed_size(size_t K, size_t N)
 // ---- packing ----
 
 struct packing {
-    size_t N, blocks, columns;
+    const struct em_i8_set *set;
+    size_t N, blocks;
     const int8_t *values;
     const uint16_t *scales;
     char *to;
@@ -74,12 +100,13 @@ static void pack_panels(void *arg, size_t begin, size_t end, unsigned thread)
 {
     (void)thread;
     const struct packing *p = arg;
+    const size_t columns = p->set->columns, cell = p->set->cell;
     for (size_t i = begin; i < end; i++)
         for (size_t k = 0; k < p->blocks; k++) {
-            char *to = p->to + (i * p->blocks + k) * block_bytes(p->columns);
-            char *cells = to + p->columns * sizeof(uint16_t);
-            for (size_t j = 0; j < p->columns; j++) {
-                const size_t n = i * p->columns + j;
+            char *to = p->to + (i * p->blocks + k) * block_bytes(columns);
+            char *cells = to + columns * sizeof(uint16_t);
+            for (size_t j = 0; j < columns; j++) {
+                const size_t n = i * columns + j;
                 uint16_t scale = 0;
                 int8_t value[EM_I8_BLOCK] = {0};
                 if (n < p->N) {
@@ -87,12 +114,10 @@ static void pack_panels(void *arg, size_t begin, size_t end, unsigned thread)
                     memcpy(value, p->values + (n * p->blocks + k) * EM_I8_BLOCK, sizeof value);
                 }
                 memcpy(to + j * sizeof scale, &scale, sizeof scale);
-                for (size_t s = 0; s < EM_I8_STEPS; s++) {
-                    uint8_t four[4];
-                    for (size_t b = 0; b < 4; b++)
-                        four[b] = (uint8_t)(value[s * 4 + b] + 128);
-                    memcpy(cells + (s * p->columns + j) * 4, four, 4);
-                }
+                for (size_t s = 0; s < EM_I8_BLOCK; s += cell)
+                    for (size_t b = 0; b < cell; b++)
+                        cells[s * columns + j * cell + b] =
+                            (char)(uint8_t)(value[s + b] + p->set->offset);
             }
         }
 }
@@ -100,24 +125,25 @@ static void pack_panels(void *arg, size_t begin, size_t end, unsigned thread)
 void em_gemm_i8_pack(size_t K, size_t N, const int8_t *values, const uint16_t *scales, void *packed,
                      struct em_pool *pool)
 {
-    struct packing p = {N,      em_i8_blocks(K), em_kernels()->gemm_i8_columns(),
-                        values, scales,          packed};
-    em_parallel(pool, panels(N, p.columns), 1, pack_panels, &p);
+    struct packing p = {em_gemm_i8_set(), N, em_i8_blocks(K), values, scales, packed};
+    em_parallel(pool, panels(N, p.set->columns), 1, pack_panels, &p);
 }
 
 // ---- the product ----
 
 struct work {
-    struct way way;
-    size_t rows, N, K, blocks, depth, windows,
-        row_blocks; // depth: blocks of a window; row_blocks: of ROWS rows
+    const struct em_i8_set *set;
+    size_t rows, lines;    // of A; in memory, where pairs are whole
+    size_t N, K, blocks;   // of a row
+    size_t depth, windows; // blocks of a window, windows of a row
+    size_t row_blocks;     // of ROWS rows
     const float *a;
     size_t a_stride;
     const char *packed;
     float *c;
     size_t c_stride;
-    int8_t *values; // [windows][rows][depth * 32]
-    float *scales;  // [windows][rows][depth]
+    int8_t *values; // [windows][lines][depth * 32]
+    float *scales;  // [windows][lines][depth]
     int32_t *starts;
     float *part; // [threads][ROWS, columns]: sums on their way
 };
@@ -157,10 +183,17 @@ static void quantise_rows(void *arg, size_t begin, size_t end, unsigned thread)
     const size_t window = w->depth * EM_I8_BLOCK;
     for (size_t r = begin; r < end; r++)
         for (size_t i = 0; i < w->windows; i++) {
-            const size_t at = i * w->rows + r, k = i * window;
-            em_kernels()->quantise_i8(w->values + at * window, w->scales + at * w->depth,
-                                      w->starts + at * w->depth, w->a + r * w->a_stride + k,
+            const size_t at = i * w->lines + r, k = i * window;
+            int8_t row[DEPTH * EM_I8_BLOCK];
+            em_kernels()->quantise_i8(w->set->paired ? row : w->values + at * window,
+                                      w->scales + at * w->depth, w->starts + at * w->depth,
+                                      w->a + r * w->a_stride + k,
                                       w->K - k < window ? w->K - k : window);
+            if (!w->set->paired) continue;
+            const size_t cell = w->set->cell;
+            int8_t *to = w->values + (at - r % 2) * window + r % 2 * cell;
+            for (size_t b = 0; b < window; b += cell)
+                memcpy(to + 2 * b, row + b, cell);
         }
 }
 
@@ -168,22 +201,23 @@ static void quantise_rows(void *arg, size_t begin, size_t end, unsigned thread)
 static void panel_rows(const struct work *w, size_t panel, size_t first, size_t rows, float *c,
                        size_t c_stride)
 {
-    const size_t bytes = block_bytes(w->way.columns), window = w->depth * EM_I8_BLOCK;
+    const size_t bytes = block_bytes(w->set->columns), window = w->depth * EM_I8_BLOCK;
     for (size_t i = 0; i < w->windows; i++) {
         const size_t k = i * w->depth, blocks = w->blocks - k < w->depth ? w->blocks - k : w->depth;
-        for (size_t r = 0; r < rows; r += EM_I8_MR) {
-            const size_t at = i * w->rows + first + r;
-            w->way.tile(&(struct em_i8_tile){.rows = rows - r < EM_I8_MR ? rows - r : EM_I8_MR,
-                                             .blocks = blocks,
-                                             .a = w->values + at * window,
-                                             .a_stride = window,
-                                             .a_scale = w->scales + at * w->depth,
-                                             .a_start = w->starts + at * w->depth,
-                                             .a_blocks = w->depth,
-                                             .b = w->packed + (panel * w->blocks + k) * bytes,
-                                             .c = c + r * c_stride,
-                                             .c_stride = c_stride,
-                                             .add = i > 0});
+        for (size_t r = 0; r < rows; r += w->set->rows) {
+            const size_t at = i * w->lines + first + r;
+            w->set->tile(
+                &(struct em_i8_tile){.rows = rows - r < w->set->rows ? rows - r : w->set->rows,
+                                     .blocks = blocks,
+                                     .a = w->values + at * window,
+                                     .a_stride = window,
+                                     .a_scale = w->scales + at * w->depth,
+                                     .a_start = w->starts + at * w->depth,
+                                     .a_blocks = w->depth,
+                                     .b = w->packed + (panel * w->blocks + k) * bytes,
+                                     .c = c + r * c_stride,
+                                     .c_stride = c_stride,
+                                     .add = i > 0});
         }
     }
 }
@@ -191,7 +225,7 @@ static void panel_rows(const struct work *w, size_t panel, size_t first, size_t 
 static void multiply(void *arg, size_t begin, size_t end, unsigned thread)
 {
     const struct work *w = arg;
-    const size_t columns = w->way.columns;
+    const size_t columns = w->set->columns;
     float *part = w->part + (size_t)thread * ROWS * EM_I8_NR_MAX;
     for (size_t i = begin; i < end; i++) {
         const size_t panel = i / w->row_blocks, first = i % w->row_blocks * ROWS,
@@ -209,7 +243,7 @@ static void multiply(void *arg, size_t begin, size_t end, unsigned thread)
 void em_gemm_i8(size_t M, size_t N, size_t K, const float *a, size_t a_stride, const void *packed,
                 float *c, size_t c_stride, void *scratch, struct em_pool *pool)
 {
-    struct work w = {.way = way_here(),
+    struct work w = {.set = em_gemm_i8_set(),
                      .N = N,
                      .K = K,
                      .blocks = em_i8_blocks(K),
@@ -236,50 +270,11 @@ void em_gemm_i8(size_t M, size_t N, size_t K, const float *a, size_t a_stride, c
     const size_t chunks = (M + CHUNK - 1) / CHUNK, chunk = (M + chunks - 1) / chunks;
     for (size_t first = 0; first < M; first += chunk) {
         w.rows = M - first < chunk ? M - first : chunk;
+        w.lines = w.rows + w.rows % 2;
         w.row_blocks = (w.rows + ROWS - 1) / ROWS;
         w.a = a + first * a_stride;
         w.c = c + first * c_stride;
         em_parallel(pool, w.rows, 1 + 8192 / K, quantise_rows, &w);
-        em_parallel(pool, panels(N, w.way.columns) * w.row_blocks, 1, multiply, &w);
+        em_parallel(pool, panels(N, w.set->columns) * w.row_blocks, 1, multiply, &w);
     }
-}
-
-// ---- the roof ----
-
-enum { BURSTS = 8, PIECES_PER_THREAD = 4, OPERATIONS = 2 * 4 * 24 };
-
-struct burst {
-    struct way way;
-    size_t iterations;
-    _Atomic int32_t sink;
-};
-
-static void compute(void *arg, size_t begin, size_t end, unsigned thread)
-{
-    (void)thread;
-    struct burst *b = arg;
-    for (size_t i = begin; i < end; i++)
-        b->sink = b->way.roof(b->iterations);
-}
-
-double em_roof_i8_now(struct em_pool *pool)
-{
-    struct burst b = {.way = way_here(), .iterations = 256};
-    const size_t lanes = b.way.columns / (strcmp(em_kernels()->isa, "avx512") == 0 ? 4 : 2);
-    for (;;) {
-        const double start = em_clock_seconds();
-        compute(&b, 0, 1, 0);
-        if (em_clock_seconds() - start >= 0.0005 || b.iterations > SIZE_MAX / 4) break;
-        b.iterations *= 2;
-    }
-    const size_t pieces = (size_t)em_pool_threads(pool) * PIECES_PER_THREAD;
-    const double work = (double)OPERATIONS * (double)lanes * (double)b.iterations * (double)pieces;
-    double best = 0;
-    for (int i = 0; i < BURSTS; i++) {
-        const double start = em_clock_seconds();
-        em_parallel(pool, pieces, 1, compute, &b);
-        const double seconds = em_clock_seconds() - start;
-        if (seconds > 0 && work / seconds > best) best = work / seconds;
-    }
-    return best;
 }

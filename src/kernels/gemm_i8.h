@@ -39,29 +39,50 @@ void em_gemm_i8(size_t M, size_t N, size_t K, const float *a, size_t a_stride, c
 const char *em_gemm_i8_name(void);
 bool em_gemm_i8_native(void);
 
-// Integer operations (a multiply and an add are two) per second that all threads reach on registers
-// alone.
-double em_roof_i8_now(struct em_pool *pool);
+// For tests: the i-th way that this machine can run, from plain to wide, until em_gemm_i8_use_at
+// returns false. em_gemm_i8_use_default goes back to the one in force.
+bool em_gemm_i8_use_at(size_t i);
+void em_gemm_i8_use_default(void);
 
 // ---- between the driver and the kernels of isa/gemm_i8*.c ----
 
-enum { EM_I8_STEPS = EM_I8_BLOCK / 4, EM_I8_MR = 3, EM_I8_NR_MAX = 64 };
+enum { EM_I8_MR_MAX = 6, EM_I8_NR_MAX = 64 };
 
-// A tile of C: at most EM_I8_MR rows of a panel's columns, over some blocks. A panel's block is the
-// f16 scales of its columns, then [EM_I8_STEPS][columns] cells of four weights each, as unsigned
-// numbers 128 larger than they are.
+// A tile of C: some rows of a panel's columns, over some blocks. A panel's block is the f16 scales
+// of its columns, then [EM_I8_BLOCK / cell][columns] cells of weights.
 struct em_i8_tile {
     size_t rows, blocks;
     const int8_t *a; // [rows][..] values, at the first block
     size_t a_stride;
     const float *a_scale;   // [rows][a_blocks] at the first block
-    const int32_t *a_start; // likewise: -128 times the sum of the block's values, since weights are
-                            // 128 too large
+    const int32_t *a_start; // likewise: -128 times the sum of the block's values, for weights that
+                            // are 128 too large
     size_t a_blocks;
     const char *b; // the panel at the first block
     float *c;
     size_t c_stride;
     bool add; // to C; else C is set
 };
+
+// A way to multiply.
+struct em_i8_set {
+    const char *name, *isa;
+    unsigned extra;       // what the CPU has to have beside the set, of em_isa_extra
+    size_t rows, columns; // of a tile; ROWS of a task are a multiple of `rows`
+    size_t cell;          // weights of a cell, all of a column: 4 or 8
+    uint8_t offset;       // weights are unsigned, and so much larger than they are; 0: signed
+    bool paired;          // cells of A's rows 2i and 2i + 1 take turns, from where row 2i begins
+    void (*tile)(const struct em_i8_tile *t);
+    int32_t (*roof)(size_t iterations); // dot products on registers alone
+    size_t roof_operations;             // of an iteration
+};
+const struct em_i8_set *em_gemm_i8_set(void); // in force
+
+extern const struct em_i8_set em_gemm_i8__scalar;
+#if defined(__x86_64__)
+extern const struct em_i8_set em_gemm_i8__avx2, em_gemm_i8__avx512, em_gemm_i8_dot__avx512;
+#elif defined(__aarch64__)
+extern const struct em_i8_set em_gemm_i8__neon, em_gemm_i8_dot__neon, em_gemm_i8_matrix__neon;
+#endif
 
 #endif

@@ -11,7 +11,6 @@
 #include "kernels/adamw.h"
 #include "kernels/attention.h"
 #include "kernels/fft.h"
-#include "kernels/gemm_i8.h"
 #include "kernels/scan.h"
 
 #include "kernels/recurrent.h"

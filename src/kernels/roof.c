@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/threads.h"
+#include "kernels/gemm_i8.h"
 #include "kernels/gemm_set.h"
 #include "kernels/kernels.h"
 
@@ -17,7 +18,8 @@ enum { BURSTS = 8, PIECES_PER_THREAD = 4, MIB = 1 << 20 };
 static const double piece_seconds = 0.0005;
 
 struct burst {
-    const struct em_gemm_set *set;
+    float (*floats)(size_t iterations); // or
+    int32_t (*integers)(size_t iterations);
     size_t iterations;
     _Atomic float sink; // so that nothing is computed in vain
 };
@@ -27,12 +29,15 @@ static void compute(void *arg, size_t begin, size_t end, unsigned thread)
     struct burst *b = arg;
     (void)thread;
     for (size_t i = begin; i < end; i++)
-        atomic_store_explicit(&b->sink, b->set->roof(b->iterations), memory_order_relaxed);
+        atomic_store_explicit(
+            &b->sink, b->floats ? b->floats(b->iterations) : (float)b->integers(b->iterations),
+            memory_order_relaxed);
 }
 
-double em_roof_flops_now(enum em_gemm_type type, struct em_pool *pool)
+// Operations per second, where an iteration has so many.
+static double best_rate(struct burst b, size_t operations, struct em_pool *pool)
 {
-    struct burst b = {.set = em_gemm_set(type), .iterations = 256};
+    b.iterations = 256;
     // As many iterations as make a piece long enough for the clock, and for the pool to be beside
     // it.
     for (;;) {
@@ -42,16 +47,28 @@ double em_roof_flops_now(enum em_gemm_type type, struct em_pool *pool)
         b.iterations *= 2;
     }
     const size_t pieces = (size_t)em_pool_threads(pool) * PIECES_PER_THREAD;
-    const double flops = 2.0 * (double)(b.set->mr * b.set->nr * b.set->k_per_step) *
-                         (double)b.iterations * (double)pieces;
+    const double work = (double)operations * (double)b.iterations * (double)pieces;
     double best = 0;
     for (int i = 0; i < BURSTS; i++) {
         const double start = em_clock_seconds();
         em_parallel(pool, pieces, 1, compute, &b);
         const double seconds = em_clock_seconds() - start;
-        if (seconds > 0 && flops / seconds > best) best = flops / seconds;
+        if (seconds > 0 && work / seconds > best) best = work / seconds;
     }
     return best;
+}
+
+double em_roof_flops_now(enum em_gemm_type type, struct em_pool *pool)
+{
+    const struct em_gemm_set *set = em_gemm_set(type);
+    return best_rate((struct burst){.floats = set->roof},
+                     (size_t)2 * set->mr * set->nr * set->k_per_step, pool);
+}
+
+double em_roof_i8_now(struct em_pool *pool)
+{
+    const struct em_i8_set *set = em_gemm_i8_set();
+    return best_rate((struct burst){.integers = set->roof}, set->roof_operations, pool);
 }
 
 struct reading {

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "kernels/check.h"
 #include "kernels/gemm.h"
+#include "kernels/gemm_i8.h"
 #include "kernels/kernels.h"
 
 static void tables_are_those_that_run_here(void **state)
@@ -66,6 +67,30 @@ static void a_set_without_extras_has_no_native_bf16(void)
              : 1);
 }
 
+// What is left of the extras is what computes, and nothing else: any choice of them.
+static unsigned chosen;
+static void extras_choose_the_products(void)
+{
+    char text[64], expected[64];
+    const enum em_isa isa = em_isa_widest();
+    const char *name = em_isa_name(isa);
+    setenv("EMBER_ISA", em_isa_text(isa, chosen, text), 1);
+    const bool bf16 = chosen & EM_ISA_BF16;
+    const char *i8 = chosen & EM_ISA_I8MM      ? "-i8mm"
+                     : chosen & EM_ISA_DOTPROD ? "-dotprod"
+                     : chosen & EM_ISA_VNNI    ? "-vnni"
+                                               : "";
+    snprintf(expected, sizeof expected, "%s%s", name, bf16 ? "-bf16" : "");
+    const bool floats = strcmp(em_gemm_name(EM_GEMM_BF16), expected) == 0 &&
+                        strcmp(em_gemm_name(EM_GEMM_F32), name) == 0 &&
+                        em_gemm_native(EM_GEMM_BF16) == bf16;
+    snprintf(expected, sizeof expected, "%s%s", name, i8);
+    exit(floats && strcmp(em_gemm_i8_name(), expected) == 0 && em_gemm_i8_native() == (*i8 != 0) &&
+                 em_kernels_extras() == chosen
+             ? 0
+             : 1);
+}
+
 static int in_a_process(void (*work)(void))
 {
     int status = 1;
@@ -76,19 +101,23 @@ static int in_a_process(void (*work)(void))
     return status;
 }
 
-static int refused, plain;
+static int refused, plain, choices;
 
 static void what_was_found_in_processes_holds(void **state)
 {
     (void)state;
     assert_int_equal(refused, 0);
     assert_int_equal(plain, 0);
+    assert_int_equal(choices, 0);
 }
 
 int main(void)
 {
     refused = in_a_process(a_refused_wish_is_told_and_the_widest_used);
     plain = in_a_process(a_set_without_extras_has_no_native_bf16);
+    const unsigned all = em_isa_extras(em_isa_widest());
+    for (chosen = 0; chosen <= all; chosen++)
+        if (!(chosen & ~all)) choices |= in_a_process(extras_choose_the_products);
     setenv("EMBER_ISA", "scalar", 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tables_are_those_that_run_here),

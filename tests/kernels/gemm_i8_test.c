@@ -1,4 +1,4 @@
-// Products with 8-bit weights: every table of this machine against sums in double over the
+// Products with 8-bit weights: every way of this machine against sums in double over the
 // quantised numbers, at odd sizes; and the quantising by its definition.
 #include <math.h>
 #include <stdlib.h>
@@ -96,8 +96,8 @@ static void check_problem(struct problem *p, struct em_pool *pool)
                 size += fabs(part);
             }
             if (!(fabs((double)c[m * stride + n] - want) <= 2e-6 * size + 1e-12))
-                fail_msg("M=%zu N=%zu K=%zu at %zu,%zu: %g, not %g", M, N, K, m, n,
-                         (double)c[m * stride + n], want);
+                fail_msg("%s M=%zu N=%zu K=%zu at %zu,%zu: %g, not %g", em_gemm_i8_name(), M, N, K,
+                         m, n, (double)c[m * stride + n], want);
         }
         assert_memory_equal(c + m * stride + N, before + m * stride + N, 5 * sizeof *c);
     }
@@ -108,7 +108,6 @@ static void check_problem(struct problem *p, struct em_pool *pool)
     free(scratch);
     free(c);
     free(before);
-    free_problem(p);
 }
 
 static void odd_sizes(void **state)
@@ -121,9 +120,46 @@ static void odd_sizes(void **state)
                                       {100, 64, 40}, {481, 66, 65}, {33, 300, 257}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         struct problem p = new_problem(sizes[i][0], sizes[i][1], sizes[i][2]);
-        check_problem(&p, i % 2 ? pool : NULL);
+        for (size_t way = 0; em_gemm_i8_use_at(way); way++)
+            check_problem(&p, i % 2 ? pool : NULL);
+        free_problem(&p);
     }
+    em_gemm_i8_use_default();
     em_pool_destroy(pool);
+}
+
+static void a_row_depends_on_itself_alone(void **state)
+{
+    (void)state;
+    enum { M = 103, N = 37, K = 1100 };
+    struct em_pool *pool[3];
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(em_pool_create(i + 1, &pool[i]), EMBER_OK);
+    struct problem p = new_problem(M, N, K);
+    float *whole = new_row(M * N, 1), *again = new_row(M * N, 2), *alone = new_row(N, 3);
+    void *scratch = aligned(em_gemm_i8_scratch_size(K, 3));
+    for (size_t way = 0; em_gemm_i8_use_at(way); way++) {
+        void *packed = aligned(em_gemm_i8_packed_size(K, N));
+        em_gemm_i8_pack(K, N, p.values, p.scales, packed, pool[way % 3]);
+        em_gemm_i8(M, N, K, p.a, K + 3, packed, whole, N, scratch, pool[0]);
+        for (unsigned i = 1; i < 3; i++) {
+            em_gemm_i8(M, N, K, p.a, K + 3, packed, again, N, scratch, pool[i]);
+            assert_memory_equal(again, whole, M * N * sizeof *whole);
+        }
+        for (size_t m = 0; m < M; m += 17) {
+            em_gemm_i8(1, N, K, p.a + m * (K + 3), K + 3, packed, alone, N, scratch, pool[0]);
+            assert_memory_equal(alone, whole + m * N, N * sizeof *alone);
+        }
+        free(packed);
+    }
+    em_gemm_i8_use_default();
+    free(whole);
+    free(again);
+    free(alone);
+    free(scratch);
+    free_problem(&p);
+    for (unsigned i = 0; i < 3; i++)
+        em_pool_destroy(pool[i]);
 }
 
 static void nothing_to_add_is_zero(void **state)
@@ -172,8 +208,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(odd_sizes),
+        cmocka_unit_test(a_row_depends_on_itself_alone),
         cmocka_unit_test(nothing_to_add_is_zero),
         cmocka_unit_test(rows_are_quantised_to_the_nearest),
     };
-    return OP_RUN_TESTS("gemm_i8", tests);
+    return cmocka_run_group_tests_name("gemm_i8", tests, NULL, NULL);
 }

@@ -1,13 +1,8 @@
 // Products with 8-bit weights in the instructions of the set, and the quantising of activations.
-#define TILE EM_K(gemm_i8_tile)
-#define ROOF EM_K(gemm_i8_roof)
+#define SET EM_K(gemm_i8)
+#define NAME ""
+#define EXTRA 0
 #include "kernels/isa/gemm_i8_tile.h"
-
-// Columns of a panel.
-size_t EM_K(gemm_i8_columns)(void)
-{
-    return NR;
-}
 
 typedef int8_t narrow __attribute__((vector_size(L)));
 

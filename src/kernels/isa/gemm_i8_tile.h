@@ -1,6 +1,6 @@
 // A tile of a product with 8-bit weights. Included once per way to multiply four 8-bit pairs and
-// add them up, with the names TILE, ROOF and, where the CPU has an instruction for it,
-// DOT_PRODUCTS.
+// add them up, with the name SET, what the CPU has to have beside the set as EXTRA and in a name as
+// NAME, and, where it has an instruction for this, DOT_PRODUCTS.
 #ifndef EM_KERNELS_GEMM_I8_TILE_H
 #define EM_KERNELS_GEMM_I8_TILE_H
 
@@ -21,7 +21,7 @@ enum { VB = 32, NV = 2 };
 #else
 enum { VB = 16, NV = 2 };
 #endif
-enum { L = VB / 4, NR = NV * L };
+enum { L = VB / 4, MR = 3, NR = NV * L, STEPS = EM_I8_BLOCK / 4 };
 typedef int32_t vi __attribute__((vector_size(VB)));
 typedef int32_t vi_any __attribute__((vector_size(VB), aligned(4), may_alias));
 typedef float vf __attribute__((vector_size(VB)));
@@ -79,7 +79,7 @@ TILE_INLINE vi dot(vi sum, vi b, int32_t a)
 
 TILE_INLINE void tile(const struct em_i8_tile *t, int rows)
 {
-    vf sum[EM_I8_MR][NV];
+    vf sum[MR][NV];
     const char *b = t->b;
     TILE_UNROLL
     for (int r = 0; r < rows; r++)
@@ -90,7 +90,7 @@ TILE_INLINE void tile(const struct em_i8_tile *t, int rows)
     for (size_t k = 0; k < t->blocks; k++) {
         const uint16_t *scale = (const uint16_t *)(const void *)b;
         const char *cells = b + NR * sizeof *scale;
-        vi part[EM_I8_MR][NV];
+        vi part[MR][NV];
         TILE_UNROLL
         for (int r = 0; r < rows; r++) {
 
@@ -100,7 +100,7 @@ TILE_INLINE void tile(const struct em_i8_tile *t, int rows)
                 part[r][j] = start;
         }
         TILE_UNROLL
-        for (int s = 0; s < EM_I8_STEPS; s++, cells += 4 * NR) {
+        for (int s = 0; s < STEPS; s++, cells += 4 * NR) {
             vi row[NV];
             TILE_UNROLL
             for (int j = 0; j < NV; j++)
@@ -137,32 +137,49 @@ TILE_INLINE void tile(const struct em_i8_tile *t, int rows)
         *(vf_any *)(t->c + (size_t)r * t->c_stride + j * L) = sum[r][j];
 }
 
-void TILE(const struct em_i8_tile *t)
+static void tiles(const struct em_i8_tile *t)
 {
     if (t->rows == 1)
         tile(t, 1);
     else if (t->rows == 2)
         tile(t, 2);
     else
-        tile(t, EM_I8_MR);
+        tile(t, MR);
 }
 
-// Dot products on registers alone: 2 * 4 * L * 24 operations an iteration.
-int32_t ROOF(size_t iterations)
+enum { ROOF_PARTS = 24 };
+static int32_t roof(size_t iterations)
 {
-    vi part[24], all = {0};
+    vi part[ROOF_PARTS], all = {0};
     TILE_UNROLL
-    for (int i = 0; i < 24; i++)
+    for (int i = 0; i < ROOF_PARTS; i++)
         part[i] = vi_set(i);
     for (size_t k = 0; k < iterations; k++) {
         const int32_t a = (int32_t)k;
         TILE_UNROLL
-        for (int i = 0; i < 24; i++)
+        for (int i = 0; i < ROOF_PARTS; i++)
             part[i] = dot(part[i], all, a);
     }
-    for (int i = 0; i < 24; i++)
+    TILE_UNROLL
+    for (int i = 0; i < ROOF_PARTS; i++)
         all += part[i];
     return all[0];
 }
+
+#define STRING(x) #x
+#define EXPAND_STRING(x) STRING(x)
+
+const struct em_i8_set SET = {
+    .name = EXPAND_STRING(EM_ISA) NAME,
+    .isa = EXPAND_STRING(EM_ISA),
+    .extra = EXTRA,
+    .rows = MR,
+    .columns = NR,
+    .cell = 4,
+    .offset = 128,
+    .tile = tiles,
+    .roof = roof,
+    .roof_operations = (size_t)2 * 4 * L * ROOF_PARTS,
+};
 
 #endif
