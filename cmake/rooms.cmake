@@ -90,8 +90,9 @@ foreach(room IN LISTS EMBER_ROOMS)
   endif()
 endforeach()
 
-# Kernel sources: src/kernels/isa/*.c, once per instruction set of the target architecture. They may contract
-# a*b+c to one FMA: results are compared with a tolerance, and are bit-equal per instruction set.
+# Kernel sources: src/kernels/isa/*.c, once per instruction set of the target architecture. Like everything else they
+# are compiled with -ffp-contract=off: where a*b+c is one FMA the source says so, so that what one kernel rounds does
+# not hang on what the compiler makes of the next.
 function(ember_kernels isa)
   file(GLOB kernel_sources CONFIGURE_DEPENDS src/kernels/isa/*.c)
   if(NOT kernel_sources)
@@ -100,10 +101,10 @@ function(ember_kernels isa)
   add_library(kernels_${isa} OBJECT ${kernel_sources})
   ember_room_target(kernels_${isa})
   target_compile_definitions(kernels_${isa} PRIVATE EM_ISA=${isa} EM_ISA_${isa}=1)
-  target_compile_options(kernels_${isa} PRIVATE -ffp-contract=fast $<$<NOT:$<CONFIG:Debug>>:-O3> ${ARGN})
+  target_compile_options(kernels_${isa} PRIVATE $<$<NOT:$<CONFIG:Debug>>:-O3> ${ARGN})
 endfunction()
 
-# Sources for one instruction beyond their set; they are empty in the others.
+# Sources for one instruction beyond their set; elsewhere they are empty, or hand on to what the set has.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set_source_files_properties(src/kernels/isa/attention_bf16.c src/kernels/isa/attention_gradient_bf16.c
     PROPERTIES COMPILE_OPTIONS -mavx512bf16)
