@@ -11,6 +11,11 @@
 
 #include "kernels/simd/f32.h"
 
+#if defined(EM_ISA_neon) && defined(__GNUC__) && !defined(__clang__)
+// As in gemm_tile.h: GCC 12 would load early and spill sums for it.
+#pragma GCC optimize("no-schedule-insns")
+#endif
+
 #define TILE_INLINE static inline __attribute__((always_inline))
 #define TILE_UNROLL _Pragma("GCC unroll 32")
 
