@@ -144,14 +144,16 @@ enum {
      * forward() is made of ember_linear() and elementwise operations alone: alike experts of this
      * type run as one grouped product (their parameters get a leading dimension of experts).
      */
-    EMBER_GROUPABLE = 4
+    EMBER_GROUPABLE = 4,
+    /** Reads or makes images of a given size: every sequence has a row for each of its pixels. */
+    EMBER_IMAGES = 8
 };
 
 /** A component's descriptor: const, one per file. */
 typedef struct ember_layer_type {
     const char *name; /**< as in configs: "short_conv" */
     ember_kind kind;
-    unsigned flags; /**< EMBER_NOT_CAUSAL, EMBER_MIXES_BATCH, EMBER_GROUPABLE */
+    unsigned flags; /**< EMBER_NOT_CAUSAL, EMBER_MIXES_BATCH, EMBER_GROUPABLE, EMBER_IMAGES */
     size_t size;    /**< of the component's struct, whose first member is an ember_layer */
     const ember_option *options;
     const char *help; /**< a line; and the source paper */
@@ -178,6 +180,10 @@ struct ember_layer {
 
 /** The model's width D. */
 EMBER_API size_t ember_build_width(const ember_build *build);
+/** The grid of images that rows are the pixels of; both 0: rows are tokens. */
+EMBER_API void ember_build_grid(const ember_build *build, size_t *rows, size_t *columns);
+/** For blocks: those after this one see this width and this grid. */
+EMBER_API void ember_build_becomes(ember_build *build, size_t width, size_t rows, size_t columns);
 /** The index of the block being built, from 0. */
 EMBER_API size_t ember_build_block(const ember_build *build);
 /** For routers: the number of experts to choose among. */

@@ -129,6 +129,10 @@ ember_status em_engine_create(const struct em_model *m, const struct em_engine_o
 {
     if (!m->vocabulary)
         return em_fail(EMBER_E_UNSUPPORTED, "%s: the model reads vectors, not tokens", m->name);
+    if (!m->causal)
+        return em_fail(EMBER_E_UNSUPPORTED,
+                       "%s: the model looks at later tokens, so it cannot continue a text",
+                       m->name);
     struct em_engine *e = em_calloc(1, sizeof *e);
     if (!e) return EMBER_E_NOMEM;
     e->model = m;

@@ -7,10 +7,14 @@
 #include "models/model.h"
 #include "models/model_priv.h"
 
+enum { POOL_NONE, POOL_MEAN };
+
 // What a free block list may say besides its blocks; token ids and the like stay as they are.
 struct form_options {
     size_t hidden_size, vocab_size, input_size, output_size, max_position_embeddings;
     bool tie_word_embeddings, output_matrix;
+    bool causal, head_bias;
+    int pool;
     float initializer_range, embedding_dropout;
     double frozen_row;
     const ember_config *final_norm, *blocks;
@@ -31,6 +35,14 @@ static const ember_option form_table[] = {
                    "the output matrix is the embedding"),
     EMBER_OPT_BOOL(struct form_options, output_matrix, true,
                    "models of `inputs`: false: their only block makes output_size columns itself"),
+    EMBER_OPT_BOOL(struct form_options, causal, true,
+                   "false: layers may look at later tokens; the model then takes whole sequences "
+                   "only"),
+    EMBER_OPT_ENUM(struct form_options, pool, POOL_NONE, "none|mean",
+                   "models of `inputs`: an output for every row, or one of their mean"),
+    EMBER_OPT_BOOL(struct form_options, head_bias, false,
+                   "a bias beside an output matrix of its "
+                   "own"),
     EMBER_OPT_FLOAT(struct form_options, initializer_range, 0.02, 0, 100,
                     "standard deviation of a random start"),
     EMBER_OPT_FLOAT(struct form_options, embedding_dropout, 0, 0, 0.999,
@@ -159,6 +171,11 @@ static ember_status build_layers(struct em_model *m)
     m->context = o.max_position_embeddings;
     m->init_range = o.initializer_range;
     m->embedding_dropout = o.embedding_dropout;
+    m->causal = o.causal;
+    m->pool_mean = o.pool == POOL_MEAN;
+    if (m->pool_mean && m->vocabulary)
+        return em_fail(EMBER_E_CONFIG, "%s: pool is for models of `inputs`; this one reads tokens",
+                       m->name);
     m->frozen_row = (ptrdiff_t)o.frozen_row;
     if ((double)m->frozen_row != o.frozen_row)
         return em_fail(EMBER_E_CONFIG, "%s: frozen_row has to be an integer, not %g", m->name,
@@ -177,6 +194,7 @@ static ember_status build_layers(struct em_model *m)
                             .where = m->name,
                             .width = m->width};
     b.max_parameters = (size_t)1 << 42;
+    b.allow_not_causal = !o.causal;
     if (m->vocabulary) {
         m->output_size = m->vocabulary;
         EM_TRY(ember_param(&b, &m->embedding, "embedding.weight", EMBER_INIT_NORMAL,
@@ -190,9 +208,12 @@ static ember_status build_layers(struct em_model *m)
     EM_TRY(build_list(&list, em_config_json(o.blocks), m->name, 0));
     if (!o.output_matrix && (m->vocabulary || m->depth != 1))
         return em_fail(EMBER_E_CONFIG,
-                       "%s: a model without output_matrix reads `inputs` and has one block", m->name);
+                       "%s: a model without output_matrix reads `inputs` and has one block",
+                       m->name);
     b.output = 0;
     b.where = m->name;
+    m->width = b.width; // blocks of images change it
+    if (!m->vocabulary && !o.output_size) m->output_size = m->width;
     const char *norm = em_arena_printf(&m->arena, "%s: final_norm", m->name);
     if (!norm) return EMBER_E_NOMEM;
     EM_TRY(em_build_at(&b, "final_norm", norm, EMBER_NORM, o.final_norm, &m->final_norm));
@@ -201,6 +222,11 @@ static ember_status build_layers(struct em_model *m)
     else if (m->vocabulary || (o.output_size && o.output_matrix))
         EM_TRY(ember_param(&b, &m->head, "head.weight", EMBER_INIT_NORMAL, EMBER_ROLE_HEAD,
                            (size_t[]){m->output_size, m->width}, 2));
+    if (o.head_bias && m->head && m->head != m->embedding)
+        EM_TRY(ember_param(&b, &m->head_bias, "head.bias", EMBER_INIT_ZEROS, EMBER_ROLE_HEAD,
+                           &m->output_size, 1));
+    else if (o.head_bias)
+        return em_fail(EMBER_E_CONFIG, "%s: head_bias needs an output matrix of its own", m->name);
     for (size_t i = 0; i < m->params.count; i++)
         m->n_values += ember_tensor_count(&m->params.param[i]->tensor);
     return EMBER_OK;

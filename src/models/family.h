@@ -3,6 +3,7 @@
 #ifndef EM_MODELS_FAMILY_H
 #define EM_MODELS_FAMILY_H
 
+#include "base/arena.h"
 #include "base/json.h"
 #include "formats/weights.h"
 
@@ -36,6 +37,11 @@ struct em_family {
     // may be NULL.
     ember_status (*translate)(const json_t *config, const char *where,
                               const struct em_weights *weights, json_t **form);
+    // Names that no pattern says, because they depend on the form: of the parameter at `path`, in
+    // the arena; NULL: ours is kept (or memory has run out, with *status said). NULL: names alone.
+    const char *(*name_of)(struct em_arena *arena, const json_t *form,
+                           const struct em_weights *weights, const char *path,
+                           ember_status *status);
     // What a written config.json has to carry besides, also where other programs have no default;
     // NULL: nothing. Changes `config`; `form` is the model as it is, which counts where they
     // differ.

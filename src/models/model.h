@@ -33,11 +33,14 @@ struct em_model {
     size_t output_size; // rows of the output matrix
     size_t context;     // longest sequence that the config speaks of; 0: none
     float init_range;
+    bool causal;    // a token's output does not depend on later ones
+    bool pool_mean; // one output for each sequence, of the mean of its rows
     ptrdiff_t frozen_row; // of the embedding, -1: none
     float embedding_dropout;
 
     struct em_params params;
     ember_tensor *embedding, *input, *head; // head is embedding when tied
+    ember_tensor *head_bias;                // NULL: none
     ember_layer *final_norm;
     ember_layer **block; // distinct ones
     size_t n_blocks;

@@ -71,9 +71,16 @@ const char *em_model_copied_name(const struct em_model *m, const char *name, cha
     return NULL;
 }
 
-static const char *name_of(struct em_model *m, const struct em_param *p, size_t expert, int *shape)
+static const char *name_of(struct em_model *m, const struct em_weights *weights,
+                           const struct em_param *p, size_t expert, int *shape)
 {
     const char *path = p->tensor.name;
+    if (m->family->name_of) {
+        ember_status status = EMBER_OK;
+        *shape = EM_AS_IT_IS;
+        const char *name = m->family->name_of(&m->arena, m->form, weights, path, &status);
+        return name || status != EMBER_OK ? name : path;
+    }
     size_t block = 0, unused = 0;
     *shape = EM_AS_IT_IS;
     if (!m->family->names) return own_name(&m->arena, path, p->expert, expert);
@@ -110,7 +117,7 @@ ember_status em_model_name_tensors(struct em_model *m, const struct em_weights *
             *f = (struct em_file_tensor){.param = p,
                                          .count = ember_tensor_count(&p->tensor) / parts};
             f->offset = e * f->count;
-            f->name = name_of(m, p, e, &shape);
+            f->name = name_of(m, weights, p, e, &shape);
             if (!f->name) return EMBER_E_NOMEM;
             for (int ones = shape - EM_DEPTHWISE; ones > 0; ones--)
                 f->dim[f->ndim++] = 1;

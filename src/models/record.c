@@ -15,14 +15,16 @@ static ember_status record_head(const struct em_model *m, ember_flow *flow, enum
 {
     switch (head) {
     case EM_HEAD_NONE: out->hidden = x; return EMBER_OK;
-    case EM_HEAD_LAST: EM_TRY(ember_last_rows(flow, x, &x)); break;
+    case EM_HEAD_LAST:
+        if (!m->pool_mean) EM_TRY(ember_last_rows(flow, x, &x));
+        break;
     case EM_HEAD_LOSS:
         if (m->vocabulary)
-            return ember_cross_entropy(flow, x, m->head, NULL, &out->loss, &out->nll);
+            return ember_cross_entropy(flow, x, m->head, m->head_bias, &out->loss, &out->nll);
         break;
     case EM_HEAD_ALL: break;
     }
-    if (m->head) EM_TRY(ember_linear(flow, x, m->head, NULL, NULL, &x));
+    if (m->head) EM_TRY(ember_linear(flow, x, m->head, m->head_bias, NULL, &x));
     if (head == EM_HEAD_LOSS) return ember_mean_square(flow, x, &out->loss);
     out->logits = x;
     return EMBER_OK;
@@ -46,6 +48,7 @@ ember_status em_model_record(const struct em_model *m, struct em_program *p, enu
     for (size_t depth = 0; depth < m->depth; depth++)
         EM_TRY(run_block(m, flow, depth, &x));
     EM_TRY(ember_forward(m->final_norm, flow, x, &x));
+    if (m->pool_mean) EM_TRY(ember_sequence_mean(flow, x, &x));
     em_flow_enter(flow, "head", &before);
     EM_TRY(record_head(m, flow, head, x, out));
     em_flow_leave(flow, before);

@@ -16,6 +16,19 @@ size_t ember_build_width(const ember_build *build)
     return build->width;
 }
 
+void ember_build_grid(const ember_build *build, size_t *rows, size_t *columns)
+{
+    *rows = build->rows;
+    *columns = build->columns;
+}
+
+void ember_build_becomes(ember_build *build, size_t width, size_t rows, size_t columns)
+{
+    build->width = width;
+    build->rows = rows;
+    build->columns = columns;
+}
+
 size_t ember_build_block(const ember_build *build)
 {
     return build->block;
@@ -190,6 +203,7 @@ static ember_status build_child(ember_build *build, const char *name, const char
     build->n_parameters = inner.n_parameters;
     build->n_tensors = inner.n_tensors;
     build->chosen = inner.chosen;
+    if (kind == EMBER_BLOCK) ember_build_becomes(build, inner.width, inner.rows, inner.columns);
     *child = layer;
     return EMBER_OK;
 }

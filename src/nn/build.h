@@ -41,6 +41,7 @@ struct ember_build {
     const char *path;  // of the layer being built
     const char *where; // "file: blocks[3].channel" in messages
     size_t width, block;
+    size_t rows, columns; // the grid of images; 0: rows are tokens
     size_t experts; // parameters declared now get this many as their first dimension; 0: none
     size_t routed;  // experts that the router being built chooses among
     size_t chosen;  // by the router that was built last, for each token

@@ -137,18 +137,25 @@ ember_status em_out_tokens(struct em_call *c, unsigned i, ember_dtype dtype, con
     return counted_rows(c, i, dtype, EM_ROWS_TOKENS, c->program->options.max_tokens, 1, dim, ndim);
 }
 
+// Sequences of a given number of tokens: no more than fit into the most tokens.
+static size_t most_sequences(const struct em_program *p)
+{
+    const size_t S = p->options.max_sequences,
+                 fit = p->sequence_tokens ? p->options.max_tokens / p->sequence_tokens : S;
+    return fit < S ? (fit ? fit : 1) : S;
+}
+
 ember_status em_out_sequences(struct em_call *c, unsigned i, ember_dtype dtype, const size_t *dim,
                               unsigned ndim)
 {
-    return counted_rows(c, i, dtype, EM_ROWS_SEQUENCES, c->program->options.max_sequences, 1, dim,
-                        ndim);
+    return counted_rows(c, i, dtype, EM_ROWS_SEQUENCES, most_sequences(c->program), 1, dim, ndim);
 }
 
 ember_status em_out_pixels(struct em_call *c, unsigned i, ember_dtype dtype, size_t each,
                            const size_t *dim, unsigned ndim)
 {
-    return counted_rows(c, i, dtype, EM_ROWS_SEQUENCES, c->program->options.max_sequences, each,
-                        dim, ndim);
+    return counted_rows(c, i, dtype, EM_ROWS_SEQUENCES, most_sequences(c->program), each, dim,
+                        ndim);
 }
 
 ember_status em_out_reach(struct em_call *c, unsigned i, ember_dtype dtype, size_t limit,

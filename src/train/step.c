@@ -29,6 +29,10 @@ ember_status em_stepper_open(struct em_model *model, struct em_trainable *traina
     struct em_stepper s = {.model = model, .trainable = trainable, .options = *o};
     const size_t rows = (o->batch + o->accumulate - 1) / o->accumulate; // of a part, at most
     size_t tokens;
+    if (model->vocabulary && !model->causal)
+        return em_fail(EMBER_E_UNSUPPORTED,
+                       "%s: the model looks at later tokens, so it cannot learn to say the next",
+                       model->name);
     if (!em_mul_size(rows, o->seq, &tokens))
         return em_fail(EMBER_E_NOMEM, "a batch of %zu sequences of %zu tokens is too large",
                        o->batch, o->seq);

@@ -30,6 +30,7 @@ ember_status em_block_half(const struct em_block *block, ember_flow *flow, unsig
     EMBER_TRY(ember_forward(h->mixer, flow, t, &t));
     if (h->after) EMBER_TRY(ember_forward(h->after, flow, t, &t));
     if (block->dropout > 0) EMBER_TRY(ember_dropout(flow, t, block->dropout, &t));
+    if (block->drop_path > 0) EMBER_TRY(ember_drop_path(flow, t, block->drop_path, &t));
     *y = t;
     return EMBER_OK;
 }

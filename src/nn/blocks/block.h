@@ -8,7 +8,7 @@
 struct em_block {
     ember_layer base;
     const ember_config *sequence, *channel, *norm;
-    float dropout;
+    float dropout, drop_path;
     struct em_half {
         ember_layer *mixer, *before, *after; // norms around the mixer; NULL where there is none
         ember_layer *of_sum;                 // post_norm: of x + mixer(x)
@@ -23,6 +23,8 @@ struct em_block {
         EMBER_OPT_COMPONENT(struct em_block, norm, EMBER_NORM, "{\"type\": \"rmsnorm\"}",          \
                             "the norm at every place"),                                            \
         EMBER_OPT_FLOAT(struct em_block, dropout, 0, 0, 0.999, "of a mixer's output in training"), \
+        EMBER_OPT_FLOAT(struct em_block, drop_path, 0, 0, 0.999,                                   \
+                        "of a whole sequence of it in training. arXiv:1603.09382"),                \
     {                                                                                              \
         0                                                                                          \
     }
