@@ -79,6 +79,7 @@ static ember_status open_program(struct bench *b, size_t tokens)
                                                           .max_sequences = o->batch,
                                                           .gradients = true,
                                                           .recompute = EM_RECOMPUTE_CHEAP,
+                                                          .packs_pass_by = true,
                                                           .bf16 = b->job->bf16},
                              &b->program));
     EM_TRY(em_model_record(b->model, b->program, EM_HEAD_LOSS, &b->outputs));

@@ -75,8 +75,10 @@ struct em_call {
     bool *zero;  // [n_in]: in[i]->grad is filled with zeros before this backward
     int region;  // recomputation region, -1: none
     int slot;    // first state slot, -1: none
-    const char *layer;    // path of the layer that recorded it
-    size_t scratch;       // bytes that forward or backward take from em_scratch_of(c)
+    const char *layer; // path of the layer that recorded it
+    size_t scratch;    // bytes that forward or backward take from em_scratch_of(c)
+    size_t packed;     // bytes of weights packed while it runs (em_program_options.packs_pass_by)
+    unsigned n_packed; // and how many
     struct em_exec *exec; // while running
     struct em_program *program;
     double seconds[2]; // forward, backward: summed over runs
@@ -104,6 +106,9 @@ struct em_exec {
     const ember_batch *batch;
     size_t reach;            // rows of em_out_reach()
     const int32_t *position; // [T]: of each token in its sequence, states' positions included
+    struct em_passing_pack *passing; // of the running call, in its scratch
+    unsigned n_passing;
+    char *passing_space;
 };
 
 // True when backward has to add into (or set) in[i]'s gradient.

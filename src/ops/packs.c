@@ -7,8 +7,8 @@ struct packed {
     ember_tensor *tensor;
     enum em_pack which;
     bool bf16;
-    size_t groups, K, N, stride; // of one operand B [K, N]; bytes from one to the next
-    uint64_t version;            // of the weights that `data` holds; 0: none
+    size_t bytes;
+    uint64_t version; // of the weights that `data` holds; 0: none
     void *data;
 };
 
@@ -19,6 +19,41 @@ struct em_packs {
     size_t table_size;
     uint64_t version;
 };
+
+// The operands B [K, N] that a weight is packed into.
+struct operands {
+    size_t groups, K, N, stride; // bytes from one to the next
+};
+
+static struct operands operands_of(const ember_tensor *t, enum em_pack which, bool bf16)
+{
+    const size_t rows = t->dim[t->ndim - 2], columns = t->dim[t->ndim - 1];
+    const bool transposed = which == EM_PACK_NT;
+    struct operands o = {.groups = t->ndim == 3 ? t->dim[0] : 1,
+                         .K = transposed ? columns : rows,
+                         .N = transposed ? rows : columns};
+    o.stride = em_gemm_packed_size(bf16 ? EM_GEMM_BF16 : EM_GEMM_F32, o.K, o.N);
+    return o;
+}
+
+size_t em_pack_bytes(const ember_tensor *t, enum em_pack which, bool bf16)
+{
+    const struct operands o = operands_of(t, which, bf16);
+    size_t bytes;
+    return em_mul_size(o.stride, o.groups, &bytes) ? bytes : SIZE_MAX;
+}
+
+void em_pack_into(ember_tensor *t, enum em_pack which, bool bf16, void *data, struct em_pool *pool)
+{
+    const struct operands o = operands_of(t, which, bf16);
+    const size_t columns = t->dim[t->ndim - 1];
+    for (size_t g = 0; g < o.groups; g++) {
+        struct em_matrix b = {em_f32(t) + g * o.K * o.N, columns, 1};
+        if (which == EM_PACK_NT) b.row_stride = 1, b.col_stride = columns;
+        em_gemm_pack(bf16 ? EM_GEMM_BF16 : EM_GEMM_F32, o.K, o.N, b, (char *)data + g * o.stride,
+                     pool);
+    }
+}
 
 ember_status em_packs_create(struct em_packs **weights)
 {
@@ -33,8 +68,7 @@ void em_packs_destroy(struct em_packs *w)
 {
     if (!w) return;
     for (size_t i = 0; i < w->count; i++)
-        if (w->entry[i].data)
-            em_block_free(w->entry[i].data, w->entry[i].stride * w->entry[i].groups);
+        if (w->entry[i].data) em_block_free(w->entry[i].data, w->entry[i].bytes);
     em_free(w->entry);
     em_free(w->table);
     em_free(w);
@@ -54,7 +88,7 @@ size_t em_packs_bytes(const struct em_packs *w)
 {
     size_t bytes = 0;
     for (size_t i = 0; i < w->count; i++)
-        bytes += w->entry[i].stride * w->entry[i].groups;
+        bytes += w->entry[i].bytes;
     return bytes;
 }
 
@@ -103,17 +137,12 @@ ember_status em_packs_need(struct em_packs *w, ember_tensor *t, enum em_pack whi
     if (find(w, t, which, bf16)) return EMBER_OK;
     EM_TRY(index_entries(w));
     EM_TRY(em_grow(&w->entry, &w->capacity, w->count + 1, sizeof *w->entry));
-    const size_t rows = t->dim[t->ndim - 2], columns = t->dim[t->ndim - 1];
-    struct packed *p = &w->entry[w->count];
-    *p = (struct packed){
-        .tensor = t, .which = which, .bf16 = bf16, .groups = t->ndim == 3 ? t->dim[0] : 1};
-    p->K = which == EM_PACK_NT ? columns : rows;
-    p->N = which == EM_PACK_NT ? rows : columns;
-    p->stride = em_gemm_packed_size(bf16 ? EM_GEMM_BF16 : EM_GEMM_F32, p->K, p->N);
-    size_t i = hash(t, which, bf16), total;
-    if (!em_mul_size(p->stride, p->groups, &total))
+    const size_t bytes = em_pack_bytes(t, which, bf16);
+    if (bytes == SIZE_MAX)
         return em_fail(EMBER_E_NOMEM, "%s is too large to be packed",
                        t->name ? t->name : "a weight");
+    w->entry[w->count] = (struct packed){.tensor = t, .which = which, .bf16 = bf16, .bytes = bytes};
+    size_t i = hash(t, which, bf16);
     while (w->table[i & (w->table_size - 1)])
         i++;
     w->table[i & (w->table_size - 1)] = ++w->count;
@@ -124,7 +153,7 @@ ember_status em_packs_allocate(struct em_packs *w)
 {
     for (size_t i = 0; i < w->count; i++) {
         struct packed *p = &w->entry[i];
-        if (!p->data && !(p->data = em_block_alloc(p->stride * p->groups))) return EMBER_E_NOMEM;
+        if (!p->data && !(p->data = em_block_alloc(p->bytes))) return EMBER_E_NOMEM;
     }
     return EMBER_OK;
 }
@@ -135,13 +164,7 @@ const void *em_packs_get(struct em_packs *w, ember_tensor *t, enum em_pack which
     struct packed *p = find(w, t, which, bf16);
     assert(p && p->data);
     if (p->version == w->version) return p->data;
-    const size_t columns = t->dim[t->ndim - 1];
-    for (size_t g = 0; g < p->groups; g++) {
-        struct em_matrix b = {em_f32(t) + g * p->K * p->N, columns, 1};
-        if (which == EM_PACK_NT) b.row_stride = 1, b.col_stride = columns;
-        em_gemm_pack(bf16 ? EM_GEMM_BF16 : EM_GEMM_F32, p->K, p->N, b,
-                     (char *)p->data + g * p->stride, pool);
-    }
+    em_pack_into(t, which, bf16, p->data, pool);
     p->version = w->version;
     return p->data;
 }

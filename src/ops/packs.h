@@ -12,6 +12,19 @@ void em_packs_changed(struct em_packs *w);           // every packed copy is sta
 uint64_t em_packs_version(const struct em_packs *w); // grows with every change
 size_t em_packs_bytes(const struct em_packs *w);     // of all copies that are needed
 
+// One packed copy of a weight [N, K], or of E of them [E, N, K]: its bytes (SIZE_MAX where they do
+// not fit into size_t), and making it in `data`.
+size_t em_pack_bytes(const ember_tensor *t, enum em_pack which, bool bf16);
+void em_pack_into(ember_tensor *t, enum em_pack which, bool bf16, void *data, struct em_pool *pool);
+
+// A copy that passes by: of the running call alone.
+struct em_passing_pack {
+    const ember_tensor *tensor;
+    enum em_pack which;
+    bool bf16;
+    void *data;
+};
+
 // Announces that (tensor, which, type) will be used; idempotent.
 ember_status em_packs_need(struct em_packs *w, ember_tensor *t, enum em_pack which,
                            bool bf16) EMBER_CHECKED;

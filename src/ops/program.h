@@ -24,7 +24,9 @@ struct em_program_options {
     size_t max_sequences;   // S
     bool gradients;         // record for backward
     enum em_recompute recompute;
-    bool bf16; // matrix products in bf16; the reference backend ignores it
+    bool packs_pass_by; // weights are packed anew wherever they are used, into scratch: where each
+                        // is used once between changes, that costs no time and saves the copies
+    bool bf16;          // matrix products in bf16; the reference backend ignores it
 };
 
 ember_status em_program_create(const struct em_program_options *options,

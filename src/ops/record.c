@@ -288,6 +288,11 @@ ember_status em_record(ember_flow *flow, struct em_call *c)
             return em_fail(EMBER_E_STATE, "%s: input %u was planned away", c->op->name, i);
     const ember_status status = c->op->shape(c);
     if (status != EMBER_OK) return *flow->layer ? em_fail_in(status, "%s", flow->layer) : status;
+    if (!em_add_size(c->scratch, c->packed, &c->scratch) ||
+        !em_add_size(c->scratch,
+                     c->n_packed * sizeof(struct em_passing_pack) + EM_SCRATCH_ALIGNMENT,
+                     &c->scratch))
+        return em_fail(EMBER_E_NOMEM, "%s: its scratch does not fit into memory", c->op->name);
     EM_TRY(em_grow(&p->call, &p->calls_capacity, p->n_calls + 1, sizeof *p->call));
     c->region = flow->region;
     c->index = p->n_calls;
@@ -324,12 +329,34 @@ void em_need_scratch(struct em_call *c, size_t bytes)
 ember_status em_need_packed(struct em_call *c, ember_tensor *w, enum em_pack which, bool f32)
 {
     if (c->program->options.backend == EM_REFERENCE) return EMBER_OK;
-    return em_packs_need(c->program->packs, w, which, c->program->options.bf16 && !f32);
+    const bool bf16 = c->program->options.bf16 && !f32;
+    if (!c->program->options.packs_pass_by) return em_packs_need(c->program->packs, w, which, bf16);
+    size_t bytes = em_pack_bytes(w, which, bf16);
+    if (!em_add_size(bytes, EM_SCRATCH_ALIGNMENT - 1, &bytes) ||
+        !em_add_size(c->packed, bytes / EM_SCRATCH_ALIGNMENT * EM_SCRATCH_ALIGNMENT, &c->packed))
+        return em_fail(EMBER_E_NOMEM, "%s is too large to be packed",
+                       w->name ? w->name : "a weight");
+    c->n_packed++;
+    return EMBER_OK;
 }
 
 const void *em_packed(const struct em_call *c, ember_tensor *w, enum em_pack which, bool f32)
 {
-    return em_packs_get(c->program->packs, w, which, c->exec->bf16 && !f32, c->exec->pool);
+    struct em_exec *x = c->exec;
+    const bool bf16 = x->bf16 && !f32;
+    if (!c->n_packed) return em_packs_get(c->program->packs, w, which, bf16, x->pool);
+    for (unsigned i = 0; i < x->n_passing; i++) {
+        const struct em_passing_pack *p = &x->passing[i];
+        if (p->tensor == w && p->which == which && p->bf16 == bf16) return p->data;
+    }
+    assert(x->n_passing < c->n_packed);
+    void *data = x->passing_space;
+    const size_t bytes = em_pack_bytes(w, which, bf16);
+    x->passing_space +=
+        (bytes + EM_SCRATCH_ALIGNMENT - 1) / EM_SCRATCH_ALIGNMENT * EM_SCRATCH_ALIGNMENT;
+    x->passing[x->n_passing++] = (struct em_passing_pack){w, which, bf16, data};
+    em_pack_into(w, which, bf16, data, x->pool);
+    return data;
 }
 
 ember_status em_need_state(ember_flow *flow, struct em_call *c, const struct em_state_spec *spec)

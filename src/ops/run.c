@@ -177,6 +177,18 @@ static ember_status give_spare_states(struct em_program *p, const ember_batch *b
     return EMBER_OK;
 }
 
+// The scratch is the call's; the weights that it packs come first. Returns the mark to go back to.
+static size_t begin_call(struct em_exec *x, const struct em_call *c)
+{
+    const size_t mark = em_scratch_mark(&x->scratch);
+    x->n_passing = 0;
+    if (c->n_packed) {
+        x->passing = em_scratch_take(&x->scratch, c->n_packed * sizeof *x->passing);
+        x->passing_space = em_scratch_take(&x->scratch, c->packed);
+    }
+    return mark;
+}
+
 ember_status em_program_forward(struct em_program *p, const struct em_run *run)
 {
     const ember_batch *b = &p->batch;
@@ -214,7 +226,7 @@ ember_status em_program_forward(struct em_program *p, const struct em_run *run)
         struct em_call *c = p->step[s].call;
         const double start = em_clock_seconds();
         resolve_call(p, c);
-        const size_t mark = em_scratch_mark(&x->scratch);
+        const size_t mark = begin_call(x, c);
         c->op->backend[x->backend].forward(c);
         em_scratch_reset(&x->scratch, mark);
         c->seconds[0] += em_clock_seconds() - start;
@@ -247,7 +259,7 @@ ember_status em_program_backward(struct em_program *p)
         struct em_call *c = p->step[s].call;
         const double start = em_clock_seconds();
         resolve_call(p, c);
-        const size_t mark = em_scratch_mark(&x->scratch);
+        const size_t mark = begin_call(x, c);
         if (!p->step[s].backward) {
             c->op->backend[x->backend].forward(c);
         } else {

@@ -45,6 +45,7 @@ ember_status em_stepper_open(struct em_model *model, struct em_trainable *traina
                                                           .recompute = o->recompute
                                                                            ? EM_RECOMPUTE_REGIONS
                                                                            : EM_RECOMPUTE_CHEAP,
+                                                          .packs_pass_by = o->accumulate == 1,
                                                           .bf16 = o->bf16},
                              &s.program));
     ember_status status = em_model_record(model, s.program, EM_HEAD_LOSS, &s.outputs);

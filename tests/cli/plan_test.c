@@ -52,7 +52,9 @@ static void check_against_training(const char *train)
         const json_int_t foreseen = json_integer_value(json_object_get(memory, kinds[i]));
         if (foreseen != at(run, "memory_bytes", kinds[i])) print_error("%s: %s\n", train, kinds[i]);
         assert_int_equal(foreseen, at(run, "memory_bytes", kinds[i]));
-        assert_true(foreseen > 0);
+        // Weights that are used once a step are packed where they are used, in the scratch.
+        const bool in_scratch = !strcmp(kinds[i], "packed") && !strstr(train, "accumulate");
+        assert_true(in_scratch ? foreseen == 0 : foreseen > 0);
         total += foreseen;
     }
     total += json_integer_value(json_object_get(memory, "program"));
