@@ -77,6 +77,18 @@ MAMBA = {
     "pad_token_id": 0,
 }
 
+MAMBA2 = {
+    "vocab_size": 64,
+    "hidden_size": 24,
+    "num_heads": 6,
+    "head_dim": 8,
+    "n_groups": 2,
+    "state_size": 7,
+    "num_hidden_layers": 2,
+    "chunk_size": 8,
+    "pad_token_id": 0,
+}
+
 # name: family, settings, and how the folder differs from what save_pretrained would write of itself.
 GOLDENS = {
     "lfm2": ("lfm2", LFM2, {}),
@@ -179,6 +191,13 @@ GOLDENS = {
         "mamba",
         MAMBA | {"state_size": 5, "conv_kernel": 3, "expand": 1, "use_bias": True, "use_conv_bias": False, "time_step_rank": 5,
                  "tie_word_embeddings": False, "layer_norm_epsilon": 1e-3, "pad_token_id": None},
+        {},
+    ),
+    "mamba2": ("mamba2", MAMBA2, {}),
+    "mamba2-bias": (
+        "mamba2",
+        MAMBA2 | {"n_groups": 1, "state_size": 5, "conv_kernel": 3, "use_bias": True, "use_conv_bias": False,
+                  "tie_word_embeddings": True, "layer_norm_epsilon": 1e-3, "pad_token_id": None, "time_step_limit": [0.3, 1.1]},
         {},
     ),
 }

@@ -25,7 +25,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
-FAMILIES = ("lfm2", "lfm2_moe", "lfm3", "llama", "mamba")
+FAMILIES = ("lfm2", "lfm2_moe", "lfm3", "llama", "mamba", "mamba2")
 EAGER = {"attn_implementation": "eager"}
 
 
@@ -246,6 +246,26 @@ def random_settings(family, seed):
             "expand": r.randint(1, 3),
             "conv_kernel": r.randint(2, 6),
             "time_step_rank": r.choice(["auto", r.randint(1, 9)]),
+            "use_bias": r.random() < 0.5,
+            "use_conv_bias": r.random() < 0.5,
+            "layer_norm_epsilon": r.choice([1e-6, 1e-5, 1e-3]),
+            "tie_word_embeddings": r.random() < 0.5,
+            "pad_token_id": r.choice([None, 0, vocab - 1]),
+        }
+    if family == "mamba2":
+        vocab, groups = r.choice([33, 64, 97, 150]), r.randint(1, 3)
+        heads, head_dim = groups * r.randint(1, 4), 2 * r.randint(1, 8)
+        return {
+            "vocab_size": vocab,
+            "hidden_size": heads * head_dim // 2,
+            "expand": 2,
+            "num_heads": heads,
+            "head_dim": head_dim,
+            "n_groups": groups,
+            "num_hidden_layers": r.randint(1, 4),
+            "state_size": r.randint(1, 20),
+            "conv_kernel": r.randint(2, 6),
+            "chunk_size": r.choice([1, 4, 16, 256]),
             "use_bias": r.random() < 0.5,
             "use_conv_bias": r.random() < 0.5,
             "layer_norm_epsilon": r.choice([1e-6, 1e-5, 1e-3]),

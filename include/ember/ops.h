@@ -36,7 +36,9 @@ EMBER_API EMBER_CHECKED ember_status ember_linear_f32(ember_flow *flow, ember_te
                                                       ember_tensor *w, ember_tensor *bias,
                                                       ember_tensor **y);
 
-/** y = x / sqrt(mean(x^2) + eps) * w over the last axis. Zhang and Sennrich 2019, arXiv:1910.07467.
+/** y = x / sqrt(mean(x^2) + eps) * w over the last axis; w has its length, or that of a whole row
+ * of x: then every part [G] of [T, G, K] has weights of its own. Zhang and Sennrich 2019,
+ * arXiv:1910.07467.
  */
 EMBER_API EMBER_CHECKED ember_status ember_rmsnorm(ember_flow *flow, ember_tensor *x,
                                                    ember_tensor *w, float eps, ember_tensor **y);
@@ -429,6 +431,31 @@ EMBER_API EMBER_CHECKED ember_status ember_conv2d(ember_flow *flow, ember_tensor
 EMBER_API EMBER_CHECKED ember_status ember_space_to_depth(ember_flow *flow, ember_tensor *x,
                                                           size_t rows, size_t columns,
                                                           ember_tensor **y);
+
+/** What Mamba-2's scan reads: H heads of width P in G groups, N states. */
+typedef struct ember_ssd_inputs {
+    ember_tensor *x;       /**< [T, H P] */
+    ember_tensor *dt;      /**< [T, H]: step sizes, before bias and softplus */
+    ember_tensor *A_log;   /**< [H], a parameter: A = -exp(A_log) */
+    ember_tensor *B, *C;   /**< [T, G N]: a group's heads share N of them */
+    ember_tensor *D;       /**< [H], a parameter, or NULL */
+    ember_tensor *dt_bias; /**< [H], a parameter, or NULL */
+} ember_ssd_inputs;
+
+/** Start from {0}. */
+typedef struct ember_ssd_options {
+    size_t heads, groups;  /**< groups 0: 1 */
+    double dt_min, dt_max; /**< steps are cut to these after softplus; dt_max 0: no limit */
+} ember_ssd_options;
+
+/**
+ * Mamba-2's scan (state space duality), y [T, H P]. Head by head, with dt = softplus(dt + dt_bias)
+ * and a state h [N, P]: h[t] = exp(dt A) h[t-1] + dt B[t] x[t]^T, y[t] = C[t] h[t] + D x[t]; in
+ * chunks, by matrix products. h before the start is 0, or what the state kept. Dao and Gu 2024,
+ * arXiv:2405.21060. EMBER_E_RANGE for limits that no step fits.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_ssd(ember_flow *flow, const ember_ssd_inputs *in,
+                                               const ember_ssd_options *options, ember_tensor **y);
 
 /* ---- Mixture of Experts ---- */
 

@@ -1,6 +1,7 @@
 // RMSNorm: y = x / sqrt(mean(x^2) + eps) * w over the last axis.
 // Zhang and Sennrich 2019, "Root Mean Square Layer Normalization", arXiv:1910.07467.
-// x, y [T, .., D]; w [D]. Saved for backward: rstd = 1 / sqrt(..) of each vector.
+// x, y [T, .., D]; w [D], or a whole row of x (a norm of each group of channels). Saved for
+// backward: rstd = 1 / sqrt(..) of each vector.
 #include <math.h>
 
 #include "kernels/kernels.h"
@@ -13,13 +14,20 @@ struct attr {
 // Vectors whose share of dw is summed together. A fixed number: sums do not depend on threads.
 enum { BLOCK = 64 };
 
+// The weights of vector i: those of its place in the row, where each has its own.
+static size_t weights_of(const struct em_vectors *x, const ember_tensor *w, size_t i)
+{
+    return w->dim[0] == x->width ? 0 : i % x->per_row * x->width;
+}
+
 static ember_status shape(struct em_call *c)
 {
     ember_tensor *x = c->in[0], *w = c->in[1];
     char shape[96];
     EM_TRY(em_check_f32(c, x, "x", 0));
     EM_TRY(em_check_f32(c, w, "w", 0));
-    if (x->ndim < 2 || w->ndim != 1 || w->dim[0] != em_last_dim(x) || !w->dim[0])
+    if (x->ndim < 2 || w->ndim != 1 || !w->dim[0] ||
+        (w->dim[0] != em_last_dim(x) && w->dim[0] != em_strip_of(x).width))
         return em_fail(EMBER_E_SHAPE, "rmsnorm: x is %s, w has %zu elements",
                        em_shape_text(x, shape, sizeof shape), ember_tensor_count(w));
     if (em_is_training(c) && w->grad && c->exec->backend == EM_CPU) {
@@ -45,8 +53,8 @@ static void forward_vectors(void *arg, size_t begin, size_t end, unsigned thread
     const struct em_vectors x = em_vectors_of(c->in[0]), y = em_vectors_of(c->out[0]);
     const float *w = em_f32(c->in[1]), eps = em_attr_const(c, struct attr)->eps;
     for (size_t i = begin; i < end; i++) {
-        const float rstd =
-            em_kernels()->rmsnorm_f32(em_vector(&y, i), em_vector(&x, i), w, x.width, eps);
+        const float rstd = em_kernels()->rmsnorm_f32(em_vector(&y, i), em_vector(&x, i),
+                                                     w + weights_of(&x, c->in[1], i), x.width, eps);
         if (em_recording(c)) em_f32(c->saved[0])[i] = rstd;
     }
 }
@@ -72,13 +80,14 @@ static void backward_blocks(void *arg, size_t begin, size_t end, unsigned thread
                             dx = wants_x ? em_vectors_of(c->in[0]->grad) : (struct em_vectors){0};
     const float *w = em_f32(c->in[1]), *rstd = em_f32(c->saved[0]);
     for (size_t b = begin; b < end; b++) {
-        float *dw = g->partial ? g->partial + b * x.width : NULL;
-        if (dw) memset(dw, 0, x.width * sizeof *dw);
+        float *dw = g->partial ? g->partial + b * c->in[1]->dim[0] : NULL;
+        if (dw) memset(dw, 0, c->in[1]->dim[0] * sizeof *dw);
         for (size_t i = b * BLOCK; i < (b + 1) * BLOCK && i < x.count; i++) {
             float *to = wants_x ? em_vector(&dx, i) : NULL;
             if (to && em_fresh(c, 0)) memset(to, 0, x.width * sizeof *to);
-            em_kernels()->rmsnorm_backward_f32(to, dw, em_vector(&dy, i), em_vector(&x, i), w,
-                                               rstd[i], x.width);
+            const size_t at = weights_of(&x, c->in[1], i);
+            em_kernels()->rmsnorm_backward_f32(to, dw ? dw + at : NULL, em_vector(&dy, i),
+                                               em_vector(&x, i), w + at, rstd[i], x.width);
         }
     }
 }
@@ -89,10 +98,10 @@ static void backward(const struct em_call *c)
     const size_t blocks = (x.count + BLOCK - 1) / BLOCK;
     struct gradient g = {c, NULL};
     if (!blocks) return;
-    if (em_wants(c, 1)) g.partial = em_take_floats(c, blocks, x.width);
+    if (em_wants(c, 1)) g.partial = em_take_floats(c, blocks, c->in[1]->dim[0]);
     em_parallel(c->exec->pool, blocks, em_row_grain(BLOCK * x.width), backward_blocks, &g);
     if (!g.partial) return;
-    const struct em_strip partial = {g.partial, blocks, x.width, x.width};
+    const struct em_strip partial = {g.partial, blocks, c->in[1]->dim[0], c->in[1]->dim[0]};
     em_add_column_sums(c->exec->pool, &partial, em_f32(c->in[1]->grad));
 }
 
@@ -111,7 +120,8 @@ static void reference_forward(const struct em_call *c)
     for (size_t i = 0; i < x.count; i++) {
         const double rstd = reference_rstd(em_vector(&x, i), x.width, eps);
         for (size_t j = 0; j < x.width; j++)
-            em_vector(&y, i)[j] = (float)((double)em_vector(&x, i)[j] * rstd * (double)w[j]);
+            em_vector(&y, i)[j] = (float)((double)em_vector(&x, i)[j] * rstd *
+                                          (double)w[weights_of(&x, c->in[1], i) + j]);
         if (em_recording(c)) em_f32(c->saved[0])[i] = (float)rstd;
     }
 }
@@ -126,18 +136,22 @@ static void reference_backward(const struct em_call *c)
         const struct em_vectors dx = em_vectors_of(c->in[0]->grad);
         const float *xi = em_vector(&x, i), *di = em_vector(&dy, i);
         const double r = reference_rstd(xi, x.width, eps);
+        const size_t at = weights_of(&x, c->in[1], i);
         double s = 0;
         for (size_t j = 0; j < x.width; j++)
-            s += (double)w[j] * (double)di[j] * (double)xi[j];
+            s += (double)w[at + j] * (double)di[j] * (double)xi[j];
         for (size_t j = 0; j < x.width; j++)
-            em_vector(&dx, i)[j] += (float)(r * ((double)w[j] * (double)di[j] -
+            em_vector(&dx, i)[j] += (float)(r * ((double)w[at + j] * (double)di[j] -
                                                  (double)xi[j] * r * r * s / (double)x.width));
     }
-    for (size_t j = 0; em_wants(c, 1) && j < x.width; j++) {
+    for (size_t j = 0; em_wants(c, 1) && j < c->in[1]->dim[0]; j++) {
         double sum = 0;
-        for (size_t i = 0; i < x.count; i++)
-            sum += (double)em_vector(&dy, i)[j] * (double)em_vector(&x, i)[j] *
+        for (size_t i = 0; i < x.count; i++) {
+            const size_t at = weights_of(&x, c->in[1], i);
+            if (j < at || j >= at + x.width) continue; // another group's
+            sum += (double)em_vector(&dy, i)[j - at] * (double)em_vector(&x, i)[j - at] *
                    reference_rstd(em_vector(&x, i), x.width, eps);
+        }
         em_f32(c->in[1]->grad)[j] += (float)sum;
     }
 }

@@ -1,0 +1,145 @@
+// Mamba-2 as transformers writes it: one mixer and its norm in every block.
+#include <string.h>
+
+#include "models/hf_config.h"
+
+static const struct em_name names[] = {
+    {"embedding.weight", "backbone.embeddings.weight", false},
+    {"final_norm.weight", "backbone.norm_f.weight", false},
+    {"head.weight", "lm_head.weight", false},
+    {"blocks.#.sequence_norm.weight", "backbone.layers.#.norm.weight", false},
+    {"blocks.#.sequence.in_proj.weight", "backbone.layers.#.mixer.in_proj.weight", false},
+    {"blocks.#.sequence.in_proj.bias", "backbone.layers.#.mixer.in_proj.bias", false},
+    {"blocks.#.sequence.conv1d.weight", "backbone.layers.#.mixer.conv1d.weight", true},
+    {"blocks.#.sequence.conv1d.bias", "backbone.layers.#.mixer.conv1d.bias", false},
+    {"blocks.#.sequence.dt_bias", "backbone.layers.#.mixer.dt_bias", false},
+    {"blocks.#.sequence.A_log", "backbone.layers.#.mixer.A_log", false},
+    {"blocks.#.sequence.D", "backbone.layers.#.mixer.D", false},
+    {"blocks.#.sequence.norm.weight", "backbone.layers.#.mixer.norm.weight", false},
+    {"blocks.#.sequence.out_proj.weight", "backbone.layers.#.mixer.out_proj.weight", false},
+    {"blocks.#.sequence.out_proj.bias", "backbone.layers.#.mixer.out_proj.bias", false},
+    {0},
+};
+
+static const char *const keys[] = {EM_HF_KEYS,
+                                   "state_size",
+                                   "layer_norm_epsilon",
+                                   "expand",
+                                   "conv_kernel",
+                                   "n_groups",
+                                   "num_heads",
+                                   "use_bias",
+                                   "use_conv_bias",
+                                   "hidden_act",
+                                   "time_step_rank",
+                                   "time_step_min",
+                                   "time_step_max",
+                                   "time_step_floor",
+                                   "time_step_limit",
+                                   "rescale_prenorm_residual",
+                                   "residual_in_fp32",
+                                   "chunk_size",
+                                   "rms_norm",
+                                   "layer_types",
+                                   NULL};
+
+static const struct em_hf_shape preset = {.width = 4096,
+                                          .vocabulary = 32768,
+                                          .layers = 64,
+                                          .heads = 1,
+                                          .context = 1u << 20,
+                                          .head_dim = 64,
+                                          .norm_eps = 1e-5,
+                                          .norm_key = "layer_norm_epsilon",
+                                          .padding = -2};
+
+struct layers {
+    size_t states, kernel, heads, head_dim, groups, depth;
+    bool bias, conv_bias;
+    double dt_min, dt_max, dt_floor, limit[2];
+};
+
+static ember_status layer(struct em_reader *r, const struct em_hf_shape *s, const void *own,
+                          size_t i, json_t **sequence, json_t **channel)
+{
+    (void)i;
+    const struct layers *l = own;
+    *sequence = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "type", "mamba2",
+                          "d_state", (json_int_t)l->states, "d_conv", (json_int_t)l->kernel,
+                          "d_inner", (json_int_t)(l->heads * l->head_dim), "head_dim",
+                          (json_int_t)l->head_dim, "groups", (json_int_t)l->groups, "depth",
+                          (json_int_t)l->depth, "bias", l->bias, "conv_bias", l->conv_bias);
+    *channel = json_null();
+    em_form_set(r, *sequence, "dt_min", json_real(l->dt_min));
+    em_form_set(r, *sequence, "dt_max", json_real(l->dt_max));
+    em_form_set(r, *sequence, "dt_init_floor", json_real(l->dt_floor));
+    em_form_set(r, *sequence, "dt_limit_min", json_real(l->limit[0]));
+    em_form_set(r, *sequence, "dt_limit_max", json_real(l->limit[1]));
+    em_form_set(r, *sequence, "norm_eps", json_real(s->norm_eps));
+    return r->status;
+}
+
+// Two numbers; what is no number, as transformers writes infinity, and what is beyond any step is
+// no limit.
+static ember_status read_limits(const struct em_reader *r, double *limit)
+{
+    const json_t *v = json_object_get(r->config, "time_step_limit");
+    const json_t *high = json_array_get(v, 1);
+    char found[96];
+    limit[0] = limit[1] = 0;
+    if (!v || json_is_null(v)) return EMBER_OK;
+    if (!json_is_array(v) || json_array_size(v) != 2 || !json_is_number(json_array_get(v, 0)) ||
+        !(json_is_number(high) || json_is_object(high)))
+        return em_fail(EMBER_E_CONFIG, "%s: time_step_limit has to be two numbers, found %s",
+                       r->where, em_json_text(v, found, sizeof found));
+    limit[0] = json_number_value(json_array_get(v, 0));
+    limit[1] = json_is_number(high) && json_number_value(high) < 1e9 ? json_number_value(high) : 0;
+    if (limit[0] < 0 || (json_is_number(high) && json_number_value(high) <= 0))
+        return em_fail(EMBER_E_CONFIG, "%s: time_step_limit has to be above 0, found %s", r->where,
+                       em_json_text(v, found, sizeof found));
+    return EMBER_OK;
+}
+
+static ember_status translate(const json_t *config, const char *where,
+                              const struct em_weights *weights, json_t **form)
+{
+    (void)weights;
+    struct em_reader r = {config, where, EMBER_OK};
+    struct em_hf_shape s = em_hf_read_shape(&r, &preset);
+    const char *activation = em_read_string(&r, "hidden_act", "silu");
+    struct layers layers = {
+        .states = em_read_size(&r, "state_size", 128, 1, 4096),
+        .kernel = em_read_size(&r, "conv_kernel", 4, 1, 4096),
+        .heads = em_read_size(&r, "num_heads", 128, 1, 1u << 16),
+        .head_dim = em_read_size(&r, "head_dim", 64, 1, 1u << 16),
+        .groups = em_read_size(&r, "n_groups", 8, 1, 4096),
+        .depth = em_read_bool(&r, "rescale_prenorm_residual", false) ? s.layers : 0,
+        .bias = em_read_bool(&r, "use_bias", false),
+        .conv_bias = em_read_bool(&r, "use_conv_bias", true),
+        .dt_min = em_read_double(&r, "time_step_min", 0.001, 1e-9, 1e3),
+        .dt_max = em_read_double(&r, "time_step_max", 0.1, 1e-9, 1e3),
+        .dt_floor = em_read_double(&r, "time_step_floor", 1e-4, 0, 1e3),
+    };
+    const size_t expand = em_read_size(&r, "expand", 2, 1, 64);
+    EM_TRY(r.status);
+    EM_TRY(read_limits(&r, layers.limit));
+    if (s.width * expand != layers.heads * layers.head_dim)
+        return em_fail(EMBER_E_CONFIG,
+                       "%s: hidden_size * expand is %zu * %zu, num_heads * head_dim is %zu * %zu; "
+                       "the products have to be equal",
+                       where, s.width, expand, layers.heads, layers.head_dim);
+    if (strcmp(activation, "silu") != 0 && strcmp(activation, "swish") != 0)
+        return em_fail(EMBER_E_UNSUPPORTED,
+                       "%s: hidden_act of mamba2 has to be silu, not \"%.60s\"", where, activation);
+    return em_hf_layers(&r, &s, "pre_norm", layer, &layers, form);
+}
+
+extern const struct em_family em_family_mamba2;
+const struct em_family em_family_mamba2 = {
+    .name = "mamba2",
+    .help = "Mamba-2: state space duality alone",
+    .architecture = "Mamba2ForCausalLM",
+    .names = names,
+    .keys = keys,
+    .translate = translate,
+};
