@@ -64,7 +64,7 @@ static void remove_root(void)
 
 const char *test_directory(void)
 {
-    static char directories[64][1100];
+    static char directories[256][1100];
     static unsigned made;
     if (made == sizeof directories / sizeof *directories) fail_msg("too many test directories");
     if (!root[0]) {
