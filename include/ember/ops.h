@@ -379,6 +379,18 @@ EMBER_API EMBER_CHECKED ember_status ember_column_affine(ember_flow *flow, ember
                                                          ember_tensor *w, ember_tensor *b,
                                                          ember_tensor **y);
 
+/** What stands for a whole sequence. */
+typedef enum ember_pool {
+    EMBER_POOL_FIRST,
+    EMBER_POOL_LAST,
+    EMBER_POOL_MEAN,
+    EMBER_POOL_SUM
+} ember_pool;
+
+/** y [S, D]: the first or the last of each sequence's rows, their mean or their sum. */
+EMBER_API EMBER_CHECKED ember_status ember_sequence_pool(ember_flow *flow, ember_tensor *x,
+                                                         ember_pool pool, ember_tensor **y);
+
 /** y [S, D]: the mean of each sequence's rows, its tokens or the pixels of its image. */
 EMBER_API EMBER_CHECKED ember_status ember_sequence_mean(ember_flow *flow, ember_tensor *x,
                                                          ember_tensor **y);
