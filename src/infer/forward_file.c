@@ -175,8 +175,8 @@ static ember_status run_logits(struct em_model *m, const struct input *in,
             if (job->chunk) batch.state_in = batch.state_out = &state;
             EM_TRY_GOTO(status, out,
                         em_program_forward(p, &(struct em_run){.batch = &batch, .loss_scale = 1}));
-            const size_t rows = m->pool_mean ? 1 : end - begin;
-            float *to = logits + (m->pool_mean ? row : row * in->T + begin) * width;
+            const size_t rows = m->pooled ? 1 : end - begin;
+            float *to = logits + (m->pooled ? row : row * in->T + begin) * width;
             memcpy(to, em_f32(outputs.logits), rows * width * sizeof *to);
             if (!em_all_finite(to, rows * width)) {
                 status = not_finite(m, in, row, job);
@@ -215,7 +215,7 @@ static ember_status run_gradients(struct em_model *m, const struct input *in,
     }
     EM_TRY_GOTO(status, out, em_model_record(m, p, EM_HEAD_LOSS, &outputs));
     EM_TRY_GOTO(status, out, em_program_allocate(p));
-    const size_t scored = m->vocabulary ? in->B * (in->T - 1) : in->B * (m->pool_mean ? 1 : in->T);
+    const size_t scored = m->vocabulary ? in->B * (in->T - 1) : in->B * (m->pooled ? 1 : in->T);
     double loss = 0;
     for (size_t row = 0; row < in->B; row++) {
         size_t offset[2];
@@ -239,7 +239,7 @@ out:
 static ember_status write_result(const struct em_model *m, const struct input *in,
                                  const struct result *result, bool gradients, const char *path)
 {
-    const size_t logits_shape[] = {in->B, m->pool_mean ? 1 : in->T, m->output_size}, one[] = {1};
+    const size_t logits_shape[] = {in->B, m->pooled ? 1 : in->T, m->output_size}, one[] = {1};
     const size_t count = gradients ? 2 + m->n_file_tensors : 1;
     struct em_st_output *output = em_calloc(count, sizeof *output);
     struct em_arena names = {0};

@@ -7,7 +7,7 @@
 #include "models/model.h"
 #include "models/model_priv.h"
 
-enum { POOL_NONE, POOL_MEAN };
+enum { POOL_NONE, POOL_MEAN, POOL_FIRST, POOL_LAST, POOL_SUM };
 
 // What a free block list may say besides its blocks; token ids and the like stay as they are.
 struct form_options {
@@ -38,8 +38,9 @@ static const ember_option form_table[] = {
     EMBER_OPT_BOOL(struct form_options, causal, true,
                    "false: layers may look at later tokens; the model then takes whole sequences "
                    "only"),
-    EMBER_OPT_ENUM(struct form_options, pool, POOL_NONE, "none|mean",
-                   "models of `inputs`: an output for every row, or one of their mean"),
+    EMBER_OPT_ENUM(struct form_options, pool, POOL_NONE, "none|mean|first|last|sum",
+                   "models of `inputs`: an output for every row, or one of a sequence: of its "
+                   "rows' mean or sum, or of one of them"),
     EMBER_OPT_BOOL(struct form_options, head_bias, false,
                    "a bias beside an output matrix of its "
                    "own"),
@@ -172,8 +173,13 @@ static ember_status build_layers(struct em_model *m)
     m->init_range = o.initializer_range;
     m->embedding_dropout = o.embedding_dropout;
     m->causal = o.causal;
-    m->pool_mean = o.pool == POOL_MEAN;
-    if (m->pool_mean && m->vocabulary)
+    static const ember_pool pools[] = {[POOL_MEAN] = EMBER_POOL_MEAN,
+                                       [POOL_FIRST] = EMBER_POOL_FIRST,
+                                       [POOL_LAST] = EMBER_POOL_LAST,
+                                       [POOL_SUM] = EMBER_POOL_SUM};
+    m->pooled = o.pool != POOL_NONE;
+    m->pool = pools[o.pool];
+    if (m->pooled && m->vocabulary)
         return em_fail(EMBER_E_CONFIG, "%s: pool is for models of `inputs`; this one reads tokens",
                        m->name);
     m->frozen_row = (ptrdiff_t)o.frozen_row;

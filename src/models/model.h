@@ -33,8 +33,9 @@ struct em_model {
     size_t output_size; // rows of the output matrix
     size_t context;     // longest sequence that the config speaks of; 0: none
     float init_range;
-    bool causal;    // a token's output does not depend on later ones
-    bool pool_mean; // one output for each sequence, of the mean of its rows
+    bool causal;          // a token's output does not depend on later ones
+    bool pooled;          // one output for each sequence,
+    ember_pool pool;      // of its rows
     ptrdiff_t frozen_row; // of the embedding, -1: none
     float embedding_dropout;
 

@@ -16,7 +16,7 @@ static ember_status record_head(const struct em_model *m, ember_flow *flow, enum
     switch (head) {
     case EM_HEAD_NONE: out->hidden = x; return EMBER_OK;
     case EM_HEAD_LAST:
-        if (!m->pool_mean) EM_TRY(ember_last_rows(flow, x, &x));
+        if (!m->pooled) EM_TRY(ember_last_rows(flow, x, &x));
         break;
     case EM_HEAD_LOSS:
         if (m->vocabulary)
@@ -48,7 +48,7 @@ ember_status em_model_record(const struct em_model *m, struct em_program *p, enu
     for (size_t depth = 0; depth < m->depth; depth++)
         EM_TRY(run_block(m, flow, depth, &x));
     EM_TRY(ember_forward(m->final_norm, flow, x, &x));
-    if (m->pool_mean) EM_TRY(ember_sequence_mean(flow, x, &x));
+    if (m->pooled) EM_TRY(ember_sequence_pool(flow, x, m->pool, &x));
     em_flow_enter(flow, "head", &before);
     EM_TRY(record_head(m, flow, head, x, out));
     em_flow_leave(flow, before);

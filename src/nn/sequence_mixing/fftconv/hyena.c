@@ -15,6 +15,7 @@ struct hyena {
     size_t order, short_width, residual_blocks;
     float dropout;
     struct em_implicit_filter filter; // of D (o - 1) channels: a filter of D after the other
+    struct em_implicit_filter later;  // two-sided: the same for later tokens, lag 0 in both
 };
 
 static const ember_option options[] = {
@@ -39,6 +40,8 @@ static void fill_short(const void *context, ember_random *random, ember_tensor *
         ((float *)param->data)[i] = (float)(most * (2 * ember_random_uniform(random) - 1));
 }
 
+extern const ember_layer_type em_layer_hyena, em_layer_hyena_two_sided;
+
 static ember_status build(ember_layer *l, ember_build *b)
 {
     struct hyena *h = (struct hyena *)l;
@@ -55,7 +58,14 @@ static ember_status build(ember_layer *l, ember_build *b)
         ember_param(b, &l->param[SHORT_BIAS], "short_conv.bias", EMBER_INIT_ZEROS, role, &wide, 1));
     ember_param_fill(b, l->param[SHORT_BIAS], &uniform);
     h->filter.channels = D * (h->order - 1);
+    h->later = h->filter;
+    h->later.skip = false; // one is enough
     EMBER_TRY(em_implicit_filter_build(&h->filter, b, "filter"));
+    if (l->type == &em_layer_hyena_two_sided && h->filter.filter_length < 2)
+        return ember_build_refuse(
+            b, "filter_length", "a filter of one lag sees no other token, so it has no two sides");
+    if (l->type == &em_layer_hyena_two_sided)
+        EMBER_TRY(em_implicit_filter_build(&h->later, b, "later_filter"));
     EMBER_TRY(ember_param(b, &l->param[OUT], "out_proj.weight", EMBER_INIT_NORMAL, role,
                           (size_t[]){D, D}, 2));
     if (h->residual_blocks)
@@ -68,37 +78,50 @@ static ember_status forward(const ember_layer *l, ember_flow *f, ember_tensor *x
 {
     const struct hyena *h = (const struct hyena *)l;
     const size_t D = x->dim[1], order = h->order;
-    ember_tensor *wide, *mixed, *k, *v, *first;
+    ember_tensor *wide, *mixed, *k, *later = NULL, *v, *first;
     EMBER_TRY(ember_linear(f, x, l->param[IN], l->param[IN_BIAS], NULL, &wide));
     EMBER_TRY(ember_depthwise_conv(f, wide, l->param[SHORT], l->param[SHORT_BIAS], EMBER_IDENTITY,
                                    &mixed));
     EMBER_TRY(ember_implicit_filter(f, &h->filter.network, &k));
+    if (l->type == &em_layer_hyena_two_sided)
+        EMBER_TRY(ember_implicit_filter(f, &h->later.network, &later));
     EMBER_TRY(ember_columns(f, mixed, 0, D, &first));
     EMBER_TRY(ember_columns(f, mixed, order * D, (order + 1) * D, &v));
     for (size_t o = 0; o + 1 < order; o++) {
-        ember_tensor *gate, *filter = k, *next;
+        ember_tensor *gate, *filter = k, *backward = later, *next;
         const size_t at = order - 1 - o;
         EMBER_TRY(ember_columns(f, mixed, at * D, (at + 1) * D, &gate));
         if (order > 2) EMBER_TRY(ember_columns(f, k, o * D, (o + 1) * D, &filter));
+        if (order > 2 && later) EMBER_TRY(ember_columns(f, later, o * D, (o + 1) * D, &backward));
         if (h->dropout > 0) {
             EMBER_TRY(ember_gated(f, v, gate, EMBER_IDENTITY, &next));
             EMBER_TRY(ember_dropout(f, next, h->dropout, &v));
             gate = NULL;
         }
-        EMBER_TRY(ember_fft_conv(f, &(ember_fft_conv_options){.tap_rows = true}, v, filter, NULL,
-                                 gate, o + 2 == order ? first : NULL, &next));
+        EMBER_TRY(ember_fft_conv(f, &(ember_fft_conv_options){.tap_rows = true, .k_rev = backward},
+                                 v, filter, NULL, gate, o + 2 == order ? first : NULL, &next));
         v = next;
     }
     return ember_linear(f, v, l->param[OUT], l->param[OUT_BIAS], NULL, y);
 }
 
-extern const ember_layer_type em_layer_hyena;
 const ember_layer_type em_layer_hyena = {
     .name = "hyena",
     .kind = EMBER_SEQUENCE_MIXER,
     .size = sizeof(struct hyena),
     .options = options,
     .help = "gates and long convolutions with implicit filters. Poli et al. 2023, arXiv:2302.10866",
+    .build = build,
+    .forward = forward,
+};
+
+const ember_layer_type em_layer_hyena_two_sided = {
+    .name = "hyena_two_sided",
+    .kind = EMBER_SEQUENCE_MIXER,
+    .flags = EMBER_NOT_CAUSAL,
+    .size = sizeof(struct hyena),
+    .options = options,
+    .help = "Hyena with a second filter for later tokens: for classifying, not for generating",
     .build = build,
     .forward = forward,
 };
