@@ -124,7 +124,10 @@ static ember_status shape(struct em_call *c)
 
 static void cost(const struct em_call *c, struct em_cost *forward, struct em_cost *backward)
 {
-    const double rows = (double)c->out[0]->dim[0], channels = (double)em_last_dim(c->out[0]),
+    // A filter that lasts is computed once, a row for each token that comes.
+    const size_t most = em_call_max_tokens(c), all = c->out[0]->dim[0];
+    const double rows = (double)(c->n_out > 1 && most < all ? most : all),
+                 channels = (double)em_last_dim(c->out[0]),
                  W = (double)em_last_dim(c->in[EM_FILTER_FREQUENCY]);
     double weights = 0;
     for (size_t i = 0; i <= em_filter_hidden(c); i++)
