@@ -395,6 +395,11 @@ EMBER_API EMBER_CHECKED ember_status ember_sequence_pool(ember_flow *flow, ember
 EMBER_API EMBER_CHECKED ember_status ember_sequence_mean(ember_flow *flow, ember_tensor *x,
                                                          ember_tensor **y);
 
+/** A matrix for each sequence, made by the model itself: x [T, I], m [S, O I] (a row holds [O, I]),
+ * y [T, O] with y_t = m_s x_t. Always in f32. */
+EMBER_API EMBER_CHECKED ember_status ember_sequence_linear(ember_flow *flow, ember_tensor *x,
+                                                           ember_tensor *m, ember_tensor **y);
+
 /** Zeros all of a sequence's rows with probability p in training (scaled by 1 / (1 - p)), else x
  * itself. Stochastic depth: Huang et al. 2016, arXiv:1603.09382. */
 EMBER_API EMBER_CHECKED ember_status ember_drop_path(ember_flow *flow, ember_tensor *x, float p,

@@ -34,6 +34,17 @@ static ember_status mean(ember_flow *f, ember_tensor **in, const struct op_case 
     return ember_sequence_mean(f, in[0], &out[0]);
 }
 
+// The matrices are a product of the sequences' means.
+static ember_status sequence_linear(ember_flow *f, ember_tensor **in, const struct op_case *c,
+                                    ember_tensor **out)
+{
+    ember_tensor *mean, *matrices;
+    (void)c;
+    EM_TRY(ember_sequence_mean(f, in[0], &mean));
+    EM_TRY(ember_linear_f32(f, mean, in[1], NULL, &matrices));
+    return ember_sequence_linear(f, in[0], matrices, &out[0]);
+}
+
 static ember_status drop_path(ember_flow *f, ember_tensor **in, const struct op_case *c,
                               ember_tensor **out)
 {
@@ -65,6 +76,11 @@ static void on_tokens_of_any_number(void **state)
         c.name = "sequence_mean";
         c.record = mean;
         check_op(&c, round);
+        c.name = "sequence_linear";
+        c.record = sequence_linear;
+        c.in[1] = (struct op_input){.kind = OP_PARAMETER, .dim = {(1 + round) * E, E}, .ndim = 2};
+        check_op(&c, round);
+        c.in[1].ndim = 0;
         c.name = "drop_path";
         c.record = drop_path;
         c.random = true;
