@@ -146,7 +146,9 @@ static int wrong_choice(const struct parser *p, const struct cli_option *o, cons
     char copies[16][32];
     size_t n, count = 0;
     for (; count < 16 && (choice = cli_choice_at(o->choices, count, &n)); count++) {
-        snprintf(copies[count], sizeof copies[count], "%.*s", (int)n, choice);
+        if (n >= sizeof copies[count]) n = sizeof copies[count] - 1;
+        memcpy(copies[count], choice, n);
+        copies[count][n] = 0;
         names[count] = copies[count];
         const size_t used = strlen(list);
         snprintf(list + used, sizeof list - used, "%s%s",

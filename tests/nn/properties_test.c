@@ -511,7 +511,8 @@ static void every_layer_holds_its_properties(void **state)
     const struct em_component *c;
     size_t layers = 0;
     for (size_t i = 0; (c = em_registry_at(i)); i++) {
-        // Blocks of images take images of their size alone: tests/nn/vision_test.c has them.
+        // Blocks of images take images of their size alone: tests/models/vmamba_test.c and
+        // tests/ops/image_test.c have them.
         if (is_layer(c->kind) && (flags_of(c) & EMBER_IMAGES)) continue;
         if (!is_layer(c->kind) || (plugin && !c->plugin) || (only && strcmp(c->name, only) != 0))
             continue;
