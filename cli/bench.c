@@ -23,6 +23,10 @@
     {                                                                                              \
         "backward", CLI_FLAG, FIELD(backward), .help = "forward and backward together"             \
     }
+#define BUSY                                                                                       \
+    {                                                                                              \
+        "busy", CLI_FLAG, FIELD(busy), .help = "also the speed kept beside a process that spins"   \
+    }
 #define SECONDS                                                                                    \
     {                                                                                              \
         "seconds", CLI_DOUBLE, FIELD(seconds), "S", "how long to measure, about",                  \
@@ -41,6 +45,7 @@ static const struct cli_option train_options[] = {
     SIZE("seq", length, "512", "tokens of a sequence"),
     {"steps", CLI_SIZE, FIELD(steps), "N", "timed steps, after one untimed", .preset = "5",
      .min = 1, .max = 512},
+    BUSY,
     {0},
 };
 
@@ -56,6 +61,7 @@ static const struct cli_option decode_options[] = {
     SIZE("tokens", tokens, "64", "decoded one after the other"),
     SIZE("context", context, "512", "tokens already in the state"),
     SECONDS,
+    BUSY,
     {0},
 };
 

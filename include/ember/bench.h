@@ -51,6 +51,7 @@ typedef struct ember_bench_options {
     size_t parameters;              /**< optimizer; default: what no cache holds */
     bool backward;  /**< attention, fftconv, moe, recurrent: forward and backward together, else
                        forward alone */
+    bool busy;      /**< train, decode: also by turns beside a process that spins, started for it */
     double seconds; /**< all but train: how long to measure, about; default 1 */
 } ember_bench_options;
 

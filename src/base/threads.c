@@ -3,24 +3,24 @@
 // the others'. A cursor is one word of phase number and both ends, changed by compare-and-swap
 // only, so a thread that comes late cannot take work of a phase it did not look at. The caller of
 // em_parallel leaves when every item is done, not when every thread has seen the phase: a thread
-// without a core is waited for only while it holds a unit.
+// without a core is waited for only while it holds a unit, and gets one then
+// (threads_processors.c).
 #include "base/threads.h"
 
 #include <errno.h>
-#include <pthread.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <signal.h>
-#include <stdalign.h>
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/threads_priv.h"
 
 enum {
-    LINE = 128, // two cache lines: the prefetcher fetches pairs
     MOST_THREADS = 1024,
     MOST_UNITS = 65535, // of one thread in one phase: 16 bits
 };
@@ -29,56 +29,37 @@ enum {
 // the core.
 static const int64_t spin_nanoseconds = 40 * 1000;
 
-struct cursor {
-    alignas(LINE) _Atomic uint64_t
-        word; // phase << 32 | back << 16 | front; units relative to the range
-};
-
-struct worker {
-    struct em_pool *pool;
-    unsigned number;
-    pthread_t id;
-};
-
-struct em_pool {
-    unsigned threads;
-    size_t bytes; // of the block that holds all this
-    bool spins;   // not when the pool has more threads than there are cores
-    struct worker *workers;
-    struct cursor *cursors;
-
-    // The phase's work. Atomic, as a late thread may read them while the next phase is written;
-    // what it read counts only when it then gets a unit of the phase that it saw.
-    _Atomic(em_task *) task;
-    _Atomic(void *) arg;
-    atomic_size_t count, grain, unit;
-
-    alignas(LINE) _Atomic uint32_t phase;
-    alignas(LINE) atomic_size_t left; // units not done yet
-    alignas(LINE) atomic_uint sleepers;
-    atomic_bool caller_sleeps, stop;
-    pthread_mutex_t mutex;
-    pthread_cond_t work, done;
-};
+// Workers that were woken usually run by then.
+static const int64_t late_nanoseconds = 30 * 1000;
 
 // The pool whose task this thread is running, and its number there.
 static _Thread_local const struct em_pool *inside;
 static _Thread_local unsigned inside_number;
 
-static int64_t now_nanoseconds(void)
+int64_t em_pool_clock(void)
 {
     struct timespec t;
     (void)clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static void relax(void)
+void em_pool_relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
 #endif
+}
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t while_it_is)
+{
+    (void)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, while_it_is, NULL, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *word)
+{
+    (void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
 static size_t ceil_div(size_t a, size_t b)
@@ -94,7 +75,7 @@ static void range_of(size_t units, unsigned threads, unsigned t, size_t *begin, 
     *end = *begin + share + (t < extra);
 }
 
-static bool take(struct cursor *cursor, uint32_t phase, bool front, size_t *unit)
+static bool take(struct em_pool_cursor *cursor, uint32_t phase, bool front, size_t *unit)
 {
     uint64_t word = atomic_load_explicit(&cursor->word, memory_order_acquire);
     for (;;) {
@@ -129,80 +110,91 @@ static void work_on(struct em_pool *pool, uint32_t phase, unsigned number)
     const size_t unit = atomic_load_explicit(&pool->unit, memory_order_relaxed);
     const size_t units = unit ? ceil_div(count, unit) : 0;
     size_t finished = 0;
+    struct em_pool_worker *self = &pool->workers[number];
+    em_pool_here(self);
     for (unsigned i = 0; i < pool->threads; i++) {
         const unsigned owner = (number + i) % pool->threads;
         size_t first, end, taken;
         range_of(units, pool->threads, owner, &first, &end);
         while (take(&pool->cursors[owner], phase, i == 0, &taken)) {
+            if (finished == 0) atomic_store_explicit(&self->holds, true, memory_order_relaxed);
             const size_t begin = (first + taken) * unit;
             run_items(task, arg, begin, count - begin < unit ? count : begin + unit, grain, number);
             finished++;
         }
     }
     if (finished == 0) return;
+    atomic_store_explicit(&self->holds, false, memory_order_relaxed);
     if (atomic_fetch_sub(&pool->left, finished) == finished && atomic_load(&pool->caller_sleeps)) {
-        pthread_mutex_lock(&pool->mutex);
-        pthread_cond_signal(&pool->done);
-        pthread_mutex_unlock(&pool->mutex);
+        atomic_store(&pool->caller_sleeps, 0);
+        futex_wake(&pool->caller_sleeps);
     }
 }
 
-static uint32_t wait_for_phase(struct em_pool *pool, uint32_t seen)
+static uint32_t wait_for_phase(struct em_pool_worker *self, uint32_t seen)
 {
+    struct em_pool *pool = self->pool;
     uint32_t phase = atomic_load(&pool->phase);
     if (phase != seen) return phase;
-    for (int64_t until = pool->spins ? now_nanoseconds() + spin_nanoseconds : 0;
-         pool->spins && now_nanoseconds() < until;)
-        for (int i = 0; i < 16; i++) {
-            relax();
-            phase = atomic_load_explicit(&pool->phase, memory_order_acquire);
-            if (phase != seen) return phase;
-        }
-    pthread_mutex_lock(&pool->mutex);
-    atomic_fetch_add(&pool->sleepers,
-                     1); // before the phase is looked at again: the caller does it in reverse
+    if (pool->spins) {
+        em_pool_leave_caller(self);
+        for (const int64_t until = em_pool_clock() + spin_nanoseconds; em_pool_clock() < until;)
+            for (int i = 0; i < 16; i++) {
+                em_pool_relax();
+                phase = atomic_load_explicit(&pool->phase, memory_order_acquire);
+                if (phase != seen) return phase;
+            }
+        em_pool_hand_over(self);
+    }
+    // Said before the phase is looked at again: the caller does it in reverse.
+    atomic_store(&self->asleep, true);
+    atomic_store(&pool->sleepers, 1);
     while ((phase = atomic_load(&pool->phase)) == seen)
-        pthread_cond_wait(&pool->work, &pool->mutex);
-    atomic_fetch_sub(&pool->sleepers, 1);
-    pthread_mutex_unlock(&pool->mutex);
+        futex_wait(&pool->phase, seen);
+    atomic_store(&self->asleep, false);
     return phase;
 }
 
 static void wait_for_done(struct em_pool *pool)
 {
     if (atomic_load(&pool->left) == 0) return;
-    for (int64_t until = pool->spins ? now_nanoseconds() + spin_nanoseconds : 0;
-         pool->spins && now_nanoseconds() < until;)
-        for (int i = 0; i < 16; i++) {
-            relax();
-            if (atomic_load_explicit(&pool->left, memory_order_acquire) == 0) return;
-        }
-    pthread_mutex_lock(&pool->mutex);
-    atomic_store(&pool->caller_sleeps, true);
-    while (atomic_load(&pool->left) != 0)
-        pthread_cond_wait(&pool->done, &pool->mutex);
-    atomic_store(&pool->caller_sleeps, false);
-    pthread_mutex_unlock(&pool->mutex);
+    if (pool->spins) {
+        for (const int64_t until = em_pool_clock() + spin_nanoseconds; em_pool_clock() < until;)
+            for (int i = 0; i < 16; i++) {
+                em_pool_relax();
+                if (atomic_load_explicit(&pool->left, memory_order_acquire) == 0) return;
+            }
+        em_pool_hand_over(&pool->workers[0]);
+    }
+    for (;;) {
+        atomic_store(&pool->caller_sleeps, 1);
+        if (atomic_load(&pool->left) == 0) break;
+        futex_wait(&pool->caller_sleeps, 1);
+    }
+    atomic_store(&pool->caller_sleeps, 0);
 }
 
 static void start_phase(struct em_pool *pool)
 {
     atomic_fetch_add(&pool->phase, 1);
-    if (atomic_load(&pool->sleepers) == 0) return;
-    pthread_mutex_lock(&pool->mutex);
-    pthread_cond_broadcast(&pool->work);
-    pthread_mutex_unlock(&pool->mutex);
+    if (atomic_load(&pool->sleepers) && atomic_exchange(&pool->sleepers, 0)) {
+        futex_wake(&pool->phase);
+        pool->woken = em_pool_clock();
+    } else if (pool->woken && em_pool_clock() - pool->woken > late_nanoseconds) {
+        if (pool->spins) em_pool_place_workers(pool);
+        pool->woken = 0;
+    }
 }
 
 static void *worker_main(void *arg)
 {
-    const struct worker *worker = arg;
+    struct em_pool_worker *worker = arg;
     struct em_pool *pool = worker->pool;
     inside = pool;
     inside_number = worker->number;
     // The pool's creation is phase 0; a thread that starts late just finds a later phase.
     for (uint32_t phase = 0;;) {
-        phase = wait_for_phase(pool, phase);
+        phase = wait_for_phase(worker, phase);
         if (atomic_load(&pool->stop)) return NULL;
         work_on(pool, phase, worker->number);
     }
@@ -234,12 +226,14 @@ void em_parallel(struct em_pool *pool, size_t count, size_t grain, em_task *task
                               (uint64_t)phase << 32 | (uint64_t)(end - begin) << 16,
                               memory_order_release);
     }
+    em_pool_call(pool, true);
     start_phase(pool);
     inside = pool;
     inside_number = 0;
     work_on(pool, phase, 0);
     inside = NULL;
     wait_for_done(pool);
+    em_pool_call(pool, false);
 }
 
 unsigned em_pool_threads(const struct em_pool *pool)
@@ -249,7 +243,7 @@ unsigned em_pool_threads(const struct em_pool *pool)
 
 // Workers leave signals to the threads of the program, which may sleep in a call that one should
 // interrupt.
-static ember_status start_worker(struct worker *worker)
+static ember_status start_worker(struct em_pool_worker *worker)
 {
     sigset_t all, before;
     sigfillset(&all);
@@ -266,6 +260,13 @@ static ember_status start_worker(struct worker *worker)
     return EMBER_OK;
 }
 
+static void init_worker(struct em_pool *pool, unsigned number)
+{
+    pool->workers[number] =
+        (struct em_pool_worker){.pool = pool, .number = number, .processor = -1};
+    pthread_mutex_init(&pool->workers[number].moving, NULL);
+}
+
 ember_status em_pool_create(unsigned threads, struct em_pool **pool)
 {
     const unsigned available = em_threads_available();
@@ -273,20 +274,19 @@ ember_status em_pool_create(unsigned threads, struct em_pool **pool)
     if (threads > MOST_THREADS)
         return em_fail(EMBER_E_RANGE, "threads: expected 1 to %d, found %u", MOST_THREADS, threads);
     // One block: it is aligned to pages, which the lines of the cursors need.
-    const size_t cursor_bytes = threads * sizeof(struct cursor);
-    const size_t bytes = sizeof(struct em_pool) + cursor_bytes + threads * sizeof(struct worker);
+    const size_t cursor_bytes = threads * sizeof(struct em_pool_cursor);
+    const size_t bytes =
+        sizeof(struct em_pool) + cursor_bytes + threads * sizeof(struct em_pool_worker);
     struct em_pool *p = em_block_alloc(bytes);
     if (!p) return EMBER_E_NOMEM;
     p->bytes = bytes;
-    p->cursors = (struct cursor *)(p + 1);
-    p->workers = (struct worker *)(p->cursors + threads);
+    p->cursors = (struct em_pool_cursor *)(p + 1);
+    p->workers = (struct em_pool_worker *)(p->cursors + threads);
     p->spins = threads <= available;
+    init_worker(p, 0);
     p->threads = 1; // started so far, for em_pool_destroy
-    pthread_mutex_init(&p->mutex, NULL);
-    pthread_cond_init(&p->work, NULL);
-    pthread_cond_init(&p->done, NULL);
     for (unsigned t = 1; t < threads; t++) {
-        p->workers[t] = (struct worker){.pool = p, .number = t};
+        init_worker(p, t);
         const ember_status status = start_worker(&p->workers[t]);
         if (status != EMBER_OK) {
             em_pool_destroy(p);
@@ -305,8 +305,7 @@ void em_pool_destroy(struct em_pool *pool)
     start_phase(pool);
     for (unsigned t = 1; t < pool->threads; t++)
         pthread_join(pool->workers[t].id, NULL);
-    pthread_cond_destroy(&pool->done);
-    pthread_cond_destroy(&pool->work);
-    pthread_mutex_destroy(&pool->mutex);
+    for (unsigned t = 0; t < pool->threads; t++)
+        pthread_mutex_destroy(&pool->workers[t].moving);
     em_block_free(pool, pool->bytes);
 }

@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/rng.h"
+#include "bench/busy.h"
 #include "bench/measure.h"
 #include "models/model.h"
 
@@ -197,16 +198,17 @@ static ember_status decode(struct bench *b, size_t context, json_t *out)
         EM_TRY(pass(b, b->read, at, context - at < CHUNK ? context - at : CHUNK));
     EM_TRY(em_state_copy(b->state, b->start));
     EM_TRY(decode_once(b, 0, &first));
-    EM_TRY(em_bench_measure(&(struct em_bench_work){.run = decode_once,
-                                                    .context = b,
-                                                    .bound = EM_BENCH_READING,
-                                                    .seconds = job->options->seconds},
-                            job->pool, &measured));
+    const struct em_bench_work work = {.run = decode_once,
+                                       .context = b,
+                                       .bound = EM_BENCH_READING,
+                                       .seconds = job->options->seconds};
+    EM_TRY(em_bench_measure(&work, job->pool, &measured));
     const double n = (double)job->options->tokens;
     const double bytes = n * bytes_read(b, 1, (double)context + n / 2);
     EM_TRY(add_rates(b, &measured, n, bytes, out));
-    return em_bench_add_common(out, job, &measured.time, em_bench_isa(job),
-                               bytes / measured.time.median / measured.peak);
+    EM_TRY(em_bench_add_common(out, job, &measured.time, em_bench_isa(job),
+                               bytes / measured.time.median / measured.peak));
+    return em_bench_add_busy(job, &work, out);
 }
 
 ember_status em_bench_decode(const struct em_bench_job *job, json_t *out)

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/rng.h"
+#include "bench/busy.h"
 #include "bench/measure.h"
 #include "bench/profile.h"
 #include "models/model.h"
@@ -255,13 +256,11 @@ ember_status em_bench_train(const struct em_bench_job *job, json_t *out)
         goto done;
     }
     EM_TRY_GOTO(status, done, step(&b, &untimed, &seconds));
-    EM_TRY_GOTO(status, done,
-                em_bench_measure(&(struct em_bench_work){.run = run,
-                                                         .context = &b,
-                                                         .bound = em_bench_flops_bound(job),
-                                                         .repeats = steps},
-                                 job->pool, &measured));
-    status = report(&b, &measured, out);
+    const struct em_bench_work work = {
+        .run = run, .context = &b, .bound = em_bench_flops_bound(job), .repeats = steps};
+    EM_TRY_GOTO(status, done, em_bench_measure(&work, job->pool, &measured));
+    EM_TRY_GOTO(status, done, report(&b, &measured, out));
+    status = em_bench_add_busy(job, &work, out); // last, as it overwrites profiles
 done:
     release(&b);
     return status;

@@ -1,6 +1,8 @@
 // What `ember bench` reports: the promised fields, figures that agree with each other, refusals.
+#include <errno.h>
 #include <math.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include <ember/bench.h>
 
@@ -155,6 +157,34 @@ static void decode_reads_more_after_a_longer_context(void **state)
         json_decref(r);
     }
     assert_true(bytes[1] > bytes[0]);
+}
+
+// By turns beside a process that spins, which is gone afterwards.
+static void speed_beside_another_process_is_measured(void **state)
+{
+    (void)state;
+    const char *const names[] = {"decode", "train"};
+    for (size_t i = 0; i < 2; i++) {
+        ember_bench_options o = small();
+        o.model = dense_model;
+        o.tokens = o.steps = 1;
+        o.batch = 1;
+        o.length = 8;
+        o.context = 4;
+        o.busy = true;
+        o.seconds = 0.01;
+        json_t *r = bench(names[i], &o);
+        check_common(r, names[i]);
+        assert_true(number(r, "kept_least") > 0);
+        assert_true(number(r, "kept_least") <= number(r, "kept") * (1 + 1e-9));
+        assert_true(number(r, "kept") <= number(r, "kept_most") * (1 + 1e-9));
+        json_decref(r);
+        assert_true(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
+        o.busy = false;
+        r = bench(names[i], &o);
+        assert_null(json_object_get(r, "kept"));
+        json_decref(r);
+    }
 }
 
 static void products_attention_and_experts_count_their_work(void **state)
@@ -320,6 +350,7 @@ int main(void)
         cmocka_unit_test(models_that_read_vectors_train_too),
         cmocka_unit_test(inference_counts_what_a_token_reads),
         cmocka_unit_test(decode_reads_more_after_a_longer_context),
+        cmocka_unit_test(speed_beside_another_process_is_measured),
         cmocka_unit_test(products_attention_and_experts_count_their_work),
         cmocka_unit_test(kernels_are_listed_by_name),
         cmocka_unit_test(what_cannot_be_measured_is_refused),
