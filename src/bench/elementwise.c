@@ -3,15 +3,26 @@
 #include <stdio.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "bench/kernel_times.h"
+#include "bench/plain.h"
 #include "bench/probe.h"
+#include "kernels/kernels.h"
 
-enum { WIDTH = 1024, HEAD = 64, TAPS = 3 };
+enum { WIDTH = 512, HEAD = 64, TAPS = 3, CALLS = 32 };
+
+// Softmax is no operation of its own: its kernels over rows, as routers and losses call them.
+struct softmax {
+    float *x, *y, *dx; // [rows, width]
+    size_t bytes;      // of each
+};
 
 struct bench {
     struct em_bench_probe probe;
     struct em_bench_kernels kernels;
-    unsigned repeat;
+    const struct em_call *call[CALLS]; // those that count, in order
+    size_t calls;
+    struct softmax softmax;
 };
 
 static ember_status param(struct em_bench_probe *p, const char *name, size_t rows, size_t columns,
@@ -46,25 +57,118 @@ static ember_status record(struct em_bench_probe *p)
     return em_bench_probe_ready(p, y);
 }
 
-static void note(void *context, const struct em_call *call)
+static void collect(void *context, const struct em_call *call)
 {
     struct bench *b = context;
-    struct em_cost forward = {0}, backward = {0};
+    if (em_bench_probe_counts(call) && b->calls < CALLS) b->call[b->calls++] = call;
+}
+
+// One pass of a call, and the plain loop that reads and writes the same. Rates count what is really
+// read and written: a gradient that is set is not read.
+static void note(struct bench *b, const struct em_call *call, bool backward, unsigned repeat)
+{
+    struct em_cost cost[2] = {{0, 0}, {0, 0}};
+    struct em_bench_plain plain;
     char name[48];
-    if (!em_bench_probe_counts(call)) return;
-    call->op->cost(call, &forward, &backward);
-    em_bench_kernel_note(&b->kernels, call->op->name, forward.bytes, b->repeat, call->seconds[0]);
-    snprintf(name, sizeof name, "%s_backward", call->op->name);
-    if (call->seconds[1] > 0)
-        em_bench_kernel_note(&b->kernels, name, backward.bytes, b->repeat, call->seconds[1]);
+    if (!(call->seconds[backward] > 0)) return;
+    call->op->cost(call, &cost[0], &cost[1]);
+    em_bench_plain_of_call(call, backward, &plain);
+    const double bytes = plain.rows ? em_bench_plain_bytes(&plain) : cost[backward].bytes;
+    snprintf(name, sizeof name, "%s%s", call->op->name, backward ? "_backward" : "");
+    em_bench_kernel_note(&b->kernels, name, bytes, repeat, call->seconds[backward]);
+    if (plain.rows)
+        em_bench_kernel_note_plain(&b->kernels, name, bytes, repeat,
+                                   em_bench_plain_run(&plain, b->probe.job->pool));
+}
+
+// The plain loops in the order of the calls, so that they find the caches as these did.
+static void note_calls(struct bench *b, unsigned repeat)
+{
+    for (size_t i = 0; i < b->calls; i++)
+        note(b, b->call[i], false, repeat);
+    for (size_t i = b->calls; i-- > 0;)
+        note(b, b->call[i], true, repeat);
+}
+
+static struct em_strip softmax_rows(const struct bench *b, float *data)
+{
+    const size_t width = b->probe.build.width;
+    return (struct em_strip){data, b->probe.batch.n_tokens, width, width};
+}
+
+static void softmax_forward(void *arg, size_t begin, size_t end, unsigned thread)
+{
+    (void)thread;
+    const struct bench *b = arg;
+    const size_t n = b->probe.build.width;
+    for (size_t r = begin; r < end; r++)
+        (void)em_kernels()->softmax_f32(b->softmax.y + r * n, b->softmax.x + r * n, n);
+}
+
+static void softmax_backward(void *arg, size_t begin, size_t end, unsigned thread)
+{
+    (void)thread;
+    const struct bench *b = arg;
+    const size_t n = b->probe.build.width;
+    for (size_t r = begin; r < end; r++)
+        em_kernels()->softmax_backward_f32(b->softmax.dx + r * n, b->softmax.x + r * n,
+                                           b->softmax.y + r * n, n);
+}
+
+static double note_rows(struct bench *b, const char *name, em_task *task,
+                        const struct em_bench_plain *plain, unsigned repeat)
+{
+    struct em_pool *pool = b->probe.job->pool;
+    const double start = em_clock_seconds();
+    em_parallel(pool, plain->rows, em_row_grain(plain->width), task, b);
+    const double seconds = em_clock_seconds() - start;
+    em_bench_kernel_note(&b->kernels, name, em_bench_plain_bytes(plain), repeat, seconds);
+    em_bench_kernel_note_plain(&b->kernels, name, em_bench_plain_bytes(plain), repeat,
+                               em_bench_plain_run(plain, pool));
+    return seconds;
+}
+
+static double note_softmax(struct bench *b, unsigned repeat)
+{
+    const struct em_strip x = softmax_rows(b, b->softmax.x), y = softmax_rows(b, b->softmax.y),
+                          dx = softmax_rows(b, b->softmax.dx);
+    struct em_bench_plain forward = {.rows = x.count, .width = x.width}, backward = forward;
+    em_bench_plain_read(&forward, &x);
+    em_bench_plain_write(&forward, &y);
+    em_bench_plain_change(&backward, &dx);
+    em_bench_plain_read(&backward, &x);
+    em_bench_plain_read(&backward, &y);
+    return note_rows(b, "softmax", softmax_forward, &forward, repeat) +
+           note_rows(b, "softmax_backward", softmax_backward, &backward, repeat);
+}
+
+static ember_status open_softmax(struct bench *b)
+{
+    struct softmax *s = &b->softmax;
+    const size_t width = b->probe.build.width, rows = b->probe.batch.n_tokens;
+    if (!em_mul_size(rows * sizeof(float), width, &s->bytes))
+        return em_fail(EMBER_E_NOMEM, "bench elementwise: the rows do not fit into memory");
+    if (!(s->x = em_block_alloc(s->bytes)) || !(s->y = em_block_alloc(s->bytes)) ||
+        !(s->dx = em_block_alloc(s->bytes)))
+        return EMBER_E_NOMEM;
+    for (size_t i = 0; i < rows * width; i++)
+        s->x[i] = (float)(int32_t)(uint32_t)em_hash64(4, i, 0) * 0x1p-29f;
+    return EMBER_OK;
+}
+
+static void close_softmax(struct softmax *s)
+{
+    if (s->x) em_block_free(s->x, s->bytes);
+    if (s->y) em_block_free(s->y, s->bytes);
+    if (s->dx) em_block_free(s->dx, s->bytes);
 }
 
 static ember_status run(void *context, unsigned repeat, double *seconds)
 {
     struct bench *b = context;
     EM_TRY(em_bench_probe_run(&b->probe, seconds));
-    b->repeat = repeat;
-    em_program_visit(b->probe.program, note, b);
+    note_calls(b, repeat);
+    *seconds += note_softmax(b, repeat);
     return EMBER_OK;
 }
 
@@ -74,7 +178,9 @@ static ember_status measure(struct bench *b, json_t *out)
     struct em_bench_measured measured;
     double first;
     EM_TRY(record(&b->probe));
-    EM_TRY(em_bench_probe_run(&b->probe, &first));
+    EM_TRY(open_softmax(b));
+    em_program_visit(b->probe.program, collect, b);
+    EM_TRY(run(b, 0, &first));
     EM_TRY(em_bench_measure(
         &(struct em_bench_work){
             .run = run, .context = b, .bound = EM_BENCH_READING, .seconds = job->options->seconds},
@@ -97,6 +203,7 @@ ember_status em_bench_elementwise(const struct em_bench_job *job, json_t *out)
         em_bench_probe_open(job, "bench elementwise", 1, rows, width, true, &b->probe);
     if (status == EMBER_OK) status = measure(b, out);
     em_bench_probe_close(&b->probe);
+    close_softmax(&b->softmax);
     em_free(b);
     return status;
 }

@@ -5,19 +5,68 @@
 
 #include "base/cpu.h"
 
-void em_bench_kernel_note(struct em_bench_kernels *k, const char *name, double bytes,
-                          unsigned repeat, double seconds)
+static struct em_bench_kernel *find(struct em_bench_kernels *k, const char *name)
 {
     size_t i = 0;
     while (i < k->count && strcmp(k->kernel[i].name, name))
         i++;
-    if (i == EM_BENCH_KERNELS) return;
-    if (i == k->count) {
-        snprintf(k->kernel[i].name, sizeof k->kernel[i].name, "%s", name);
-        k->kernel[i].bytes = bytes;
+    return i < EM_BENCH_KERNELS ? &k->kernel[i] : NULL;
+}
+
+void em_bench_kernel_note(struct em_bench_kernels *k, const char *name, double bytes,
+                          unsigned repeat, double seconds)
+{
+    struct em_bench_kernel *one = find(k, name);
+    if (!one) return;
+    if (one == &k->kernel[k->count]) {
+        snprintf(one->name, sizeof one->name, "%s", name);
+        one->bytes = bytes;
         k->count++;
     }
-    k->kernel[i].seconds[repeat] = seconds;
+    one->seconds[repeat] = seconds;
+}
+
+void em_bench_kernel_note_plain(struct em_bench_kernels *k, const char *name, double bytes,
+                                unsigned repeat, double seconds)
+{
+    struct em_bench_kernel *one = find(k, name);
+    if (!one || one == &k->kernel[k->count]) return;
+    one->plain_bytes = bytes;
+    one->plain_seconds[repeat] = seconds;
+}
+
+// A neighbour that comes or goes meets both of one repeat, so they are compared before anything is
+// sorted.
+static double median_share(const struct em_bench_kernel *one, unsigned repeats)
+{
+    double share[EM_BENCH_MOST];
+    for (unsigned i = 0; i < repeats; i++)
+        share[i] = one->bytes / one->plain_bytes * one->plain_seconds[i] / one->seconds[i];
+    return em_bench_summary(share, repeats).median;
+}
+
+static double rate_of(double bytes, double seconds)
+{
+    return seconds > 0 ? bytes / seconds / 1e9 : 0;
+}
+
+// A new object; NULL: out of memory.
+static json_t *figures_of(struct em_bench_kernel *one, unsigned repeats)
+{
+    const double share = one->plain_bytes > 0 ? median_share(one, repeats) : 0;
+    const struct em_bench_time time = em_bench_summary(one->seconds, repeats);
+    json_t *figures =
+        json_pack("{s:f, s:f, s:f, s:f}", "ms", 1e3 * time.median, "min_ms", 1e3 * time.min,
+                  "max_ms", 1e3 * time.max, "gbytes_per_s", rate_of(one->bytes, time.median));
+    if (!figures || one->plain_bytes <= 0) return figures;
+    const struct em_bench_time plain = em_bench_summary(one->plain_seconds, repeats);
+    json_t *beside = json_pack("{s:f, s:f}", "plain_gbytes_per_s",
+                               rate_of(one->plain_bytes, plain.median), "share", share);
+    const int failed = !beside || json_object_update(figures, beside);
+    json_decref(beside);
+    if (!failed) return figures;
+    json_decref(figures);
+    return NULL;
 }
 
 ember_status em_bench_kernels_report(struct em_bench_kernels *k, const struct em_bench_job *job,
@@ -28,11 +77,8 @@ ember_status em_bench_kernels_report(struct em_bench_kernels *k, const struct em
     json_t *all = json_object();
     for (size_t i = 0; all && i < k->count; i++) {
         struct em_bench_kernel *one = &k->kernel[i];
-        const double median = em_bench_summary(one->seconds, measured->time.repeats).median;
-        json_t *figures = json_pack("{s:f, s:f}", "ms", 1e3 * median, "gbytes_per_s",
-                                    median > 0 ? one->bytes / median / 1e9 : 0);
         bytes += one->bytes;
-        if (json_object_set_new(all, one->name, figures)) {
+        if (json_object_set_new(all, one->name, figures_of(one, measured->time.repeats))) {
             json_decref(all);
             all = NULL;
         }

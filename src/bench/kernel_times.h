@@ -12,6 +12,8 @@ struct em_bench_kernels {
         char name[48];
         double bytes; // of one run: read and written, once each
         double seconds[EM_BENCH_MOST];
+        double plain_bytes; // of the plain loop beside it; 0: there is none
+        double plain_seconds[EM_BENCH_MOST];
     } kernel[EM_BENCH_KERNELS];
     size_t count;
 };
@@ -21,8 +23,14 @@ struct em_bench_kernels {
 void em_bench_kernel_note(struct em_bench_kernels *k, const char *name, double bytes,
                           unsigned repeat, double seconds);
 
-// kernels: name -> ms, gbytes_per_s; ms and gbytes_per_s of all of them; and what is common.
-// `share` of the peak; negative: the rate's share of it.
+// The same of the plain loop that kernel `name`, noted before, is measured against.
+void em_bench_kernel_note_plain(struct em_bench_kernels *k, const char *name, double bytes,
+                                unsigned repeat, double seconds);
+
+// kernels: name -> ms, min_ms, max_ms, gbytes_per_s, and beside a plain loop its rate as
+// plain_gbytes_per_s and `share`, the median of what the kernel's rate was of that; ms and
+// gbytes_per_s of all of them; and what is common. `share` of the peak; negative: the rate's share
+// of it.
 ember_status em_bench_kernels_report(struct em_bench_kernels *k, const struct em_bench_job *job,
                                      const struct em_bench_measured *measured, double share,
                                      json_t *out) EMBER_CHECKED;

@@ -32,7 +32,6 @@ static const struct em_elementwise frame = {
     .what = {"a", "b"},
     .flops = 1,
     .backward_flops = 2,
-    .sets = true,
     .forward = forward,
     .backward = EM_TRAINING_ONLY(backward),
     .reference = reference,

@@ -261,8 +261,7 @@ static void activate(const struct em_call *c, float *value, float *pre, size_t n
 static void activate_back(const struct em_call *c, float *dpre, const float *dvalue,
                           const float *pre, size_t n)
 {
-    memset(dpre, 0, n * sizeof *dpre);
-    em_kernels()->activation_backward_f32(kernel_activation(c), dpre, dvalue, pre, n);
+    em_kernels()->activation_backward_f32(kernel_activation(c), dpre, true, dvalue, pre, n);
     if (is_lecun(c)) em_kernels()->scale_f32(dpre, dpre, 1.7159f * 0.666f, n);
 }
 

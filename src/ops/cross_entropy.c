@@ -16,11 +16,12 @@
 enum { X, W, BIAS, INPUTS };
 enum { LOSS, NLL };
 
-// Rows of a chunk: some 16 MiB of logits, within bounds that keep matrix products efficient. A
+// Rows of a chunk: up to 64 MiB of logits, within bounds that keep matrix products efficient. Every
+// chunk adds to the whole gradient of w, so few large ones beat those that stay in the caches. A
 // function of V alone, as the order of sums follows it.
 static size_t chunk_rows(size_t V)
 {
-    const size_t rows = ((size_t)1 << 22) / V / 16 * 16;
+    const size_t rows = ((size_t)1 << 24) / V / 16 * 16;
     return rows < 128 ? 128 : rows > 512 ? 512 : rows;
 }
 

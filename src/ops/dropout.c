@@ -73,7 +73,6 @@ static const struct em_elementwise frame = {
     .what = {"x"},
     .flops = 2,
     .backward_flops = 2,
-    .sets = true,
     .forward = forward,
     .backward = EM_TRAINING_ONLY(backward),
     .reference = reference,

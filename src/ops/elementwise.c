@@ -20,6 +20,12 @@ void em_elementwise_cost(const struct em_call *c, struct em_cost *forward, struc
     *backward = (struct em_cost){e->backward_flops * n, 4 * (read + 2 * inputs) * n};
 }
 
+// Whether rows lie one behind the other, so that many of them are one run of numbers.
+static bool is_whole(const struct em_strip *s)
+{
+    return s->stride == s->width;
+}
+
 static void forward_rows(void *arg, size_t begin, size_t end, unsigned thread)
 {
     (void)thread;
@@ -27,13 +33,17 @@ static void forward_rows(void *arg, size_t begin, size_t end, unsigned thread)
     const struct em_elementwise *e = c->op->elementwise;
     const struct em_strip y = em_strip_of(c->out[0]);
     struct em_strip in[EM_ELEMENTWISE_INPUTS] = {{0}};
-    for (unsigned i = 0; i < e->inputs; i++)
+    bool whole = is_whole(&y);
+    for (unsigned i = 0; i < e->inputs; i++) {
         in[i] = em_strip_of(c->in[i]);
-    for (size_t r = begin; r < end; r++) {
+        whole = whole && is_whole(&in[i]);
+    }
+    const size_t rows = whole ? end - begin : 1;
+    for (size_t r = begin; r < end; r += rows) {
         const float *x[EM_ELEMENTWISE_INPUTS] = {NULL};
         for (unsigned i = 0; i < e->inputs; i++)
             x[i] = em_strip_row(&in[i], r);
-        e->forward(c, em_strip_row(&y, r), x, r * y.width, y.width);
+        e->forward(c, em_strip_row(&y, r), x, r * y.width, rows * y.width);
     }
 }
 
@@ -50,23 +60,24 @@ static void backward_rows(void *arg, size_t begin, size_t end, unsigned thread)
     const struct em_elementwise *e = c->op->elementwise;
     const struct em_strip dy = em_strip_of(c->out[0]->grad);
     struct em_strip in[EM_ELEMENTWISE_INPUTS] = {{0}}, gradient[EM_ELEMENTWISE_INPUTS] = {{0}};
-    bool set[EM_ELEMENTWISE_INPUTS] = {false};
+    bool set[EM_ELEMENTWISE_INPUTS] = {false}, whole = is_whole(&dy);
     for (unsigned i = 0; i < e->inputs; i++) {
         in[i] = em_strip_of(c->in[i]);
+        whole = whole && is_whole(&in[i]);
         if (!em_wants(c, i)) continue;
         gradient[i] = em_strip_of(c->in[i]->grad);
-        set[i] = e->sets && em_fresh(c, i);
+        whole = whole && is_whole(&gradient[i]);
+        set[i] = em_fresh(c, i);
     }
-    for (size_t r = begin; r < end; r++) {
+    const size_t rows = whole ? end - begin : 1, n = rows * dy.width;
+    for (size_t r = begin; r < end; r += rows) {
         const float *x[EM_ELEMENTWISE_INPUTS] = {NULL};
         float *d[EM_ELEMENTWISE_INPUTS] = {NULL};
         for (unsigned i = 0; i < e->inputs; i++) {
             x[i] = em_strip_row(&in[i], r);
-            if (!em_wants(c, i)) continue;
-            d[i] = em_strip_row(&gradient[i], r);
-            if (em_fresh(c, i) && !e->sets) memset(d[i], 0, dy.width * sizeof *d[i]);
+            if (em_wants(c, i)) d[i] = em_strip_row(&gradient[i], r);
         }
-        e->backward(c, d, set, em_strip_row(&dy, r), x, r * dy.width, dy.width);
+        e->backward(c, d, set, em_strip_row(&dy, r), x, r * dy.width, n);
     }
 }
 

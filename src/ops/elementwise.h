@@ -13,7 +13,6 @@ struct em_elementwise {
     unsigned inputs;
     const char *what[EM_ELEMENTWISE_INPUTS]; // the inputs' names in messages
     double flops, backward_flops;            // an element
-    bool sets;                               // backward obeys `set`; otherwise it only adds
     // y = f(x[0], ..): n numbers, the first of which has the index `first` in its tensor.
     void (*forward)(const struct em_call *c, float *y, const float *const *x, size_t first,
                     size_t n);

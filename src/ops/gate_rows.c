@@ -85,8 +85,8 @@ static void backward_rows(void *arg, size_t begin, size_t end, unsigned thread)
                                            K);
             }
             if (em_wants(c, 0))
-                em_kernels()->activation_backward_f32(kind, em_strip_row(&d[0], r) + first, slope,
-                                                      gates, n);
+                em_kernels()->activation_backward_f32(kind, em_strip_row(&d[0], r) + first, false,
+                                                      slope, gates, n);
         }
     }
 }

@@ -17,9 +17,9 @@ static void forward(const struct em_call *c, float *y, const float *const *x, si
 static void backward(const struct em_call *c, float *const *d, const bool *set, const float *dy,
                      const float *const *x, size_t first, size_t n)
 {
-    (void)set, (void)first;
-    em_kernels()->gated_backward_f32(em_attr_const(c, struct attr)->kind, d[0], d[1], dy, x[0],
-                                     x[1], n);
+    (void)first;
+    em_kernels()->gated_backward_f32(em_attr_const(c, struct attr)->kind, d[0], set[0], d[1],
+                                     set[1], dy, x[0], x[1], n);
 }
 
 static double reference(const struct em_call *c, const double *x, size_t index, double *slope)

@@ -89,9 +89,8 @@ static void backward_blocks(void *arg, size_t begin, size_t end, unsigned thread
         float *dw = cleared(g->dw, b, x.width), *db = cleared(g->db, b, x.width);
         for (size_t i = b * BLOCK; i < (b + 1) * BLOCK && i < x.count; i++) {
             float *to = wants_x ? em_vector(&dx, i) : NULL;
-            if (to && em_fresh(c, 0)) memset(to, 0, x.width * sizeof *to);
-            em_kernels()->layernorm_backward_f32(to, dw, db, em_vector(&dy, i), em_vector(&x, i), w,
-                                                 mean[i], rstd[i], x.width);
+            em_kernels()->layernorm_backward_f32(to, em_fresh(c, 0), dw, db, em_vector(&dy, i),
+                                                 em_vector(&x, i), w, mean[i], rstd[i], x.width);
         }
     }
 }

@@ -84,10 +84,10 @@ static void backward_blocks(void *arg, size_t begin, size_t end, unsigned thread
         if (dw) memset(dw, 0, c->in[1]->dim[0] * sizeof *dw);
         for (size_t i = b * BLOCK; i < (b + 1) * BLOCK && i < x.count; i++) {
             float *to = wants_x ? em_vector(&dx, i) : NULL;
-            if (to && em_fresh(c, 0)) memset(to, 0, x.width * sizeof *to);
             const size_t at = weights_of(&x, c->in[1], i);
-            em_kernels()->rmsnorm_backward_f32(to, dw ? dw + at : NULL, em_vector(&dy, i),
-                                               em_vector(&x, i), w + at, rstd[i], x.width);
+            em_kernels()->rmsnorm_backward_f32(to, em_fresh(c, 0), dw ? dw + at : NULL,
+                                               em_vector(&dy, i), em_vector(&x, i), w + at, rstd[i],
+                                               x.width);
         }
     }
 }

@@ -35,7 +35,6 @@ static const struct em_elementwise frame = {
     .what = {"a"},
     .flops = 1,
     .backward_flops = 2,
-    .sets = true,
     .forward = forward,
     .backward = EM_TRAINING_ONLY(backward),
     .reference = reference,

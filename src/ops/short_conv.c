@@ -197,11 +197,10 @@ static void backward_active(const struct work *w, const struct em_short_conv *k,
         part.dy_first = t;
         part.T = after;
         em_kernels()->short_conv_f32(k, v, k->D, t, after);
-        memset(dv, 0, (after - t) * k->D * sizeof *dv);
         for (size_t r = t; r < after; r++)
-            em_kernels()->activation_backward_f32(em_attr_const(c, struct attr)->activation,
-                                                  dv + (r - t) * k->D, d->dy + r * d->dy_stride,
-                                                  v + (r - t) * k->D, k->D);
+            em_kernels()->activation_backward_f32(
+                em_attr_const(c, struct attr)->activation, dv + (r - t) * k->D, true,
+                d->dy + r * d->dy_stride, v + (r - t) * k->D, k->D);
         em_kernels()->short_conv_backward_f32(k, &part, t, stop);
     }
 }

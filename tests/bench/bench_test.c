@@ -255,10 +255,22 @@ static void check_kernels(const json_t *r, const char *const *names, size_t coun
     {
         ms += number(value, "ms");
         assert_true(number(value, "ms") > 0 && number(value, "gbytes_per_s") > 0);
+        assert_true(number(value, "min_ms") > 0 && number(value, "min_ms") <= number(value, "ms"));
+        assert_true(number(value, "ms") <= number(value, "max_ms"));
     }
     assert_true(ms > 0 && number(r, "ms") > 0 && number(r, "gbytes_per_s") > 0);
     for (size_t i = 0; i < count; i++)
         if (!json_object_get(kernels, names[i])) fail_msg("no kernel %s", names[i]);
+}
+
+// Each was measured beside a plain loop.
+static void check_shares(const json_t *r, const char *const *names, size_t count)
+{
+    check_kernels(r, names, count);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *one = json_object_get(json_object_get(r, "kernels"), names[i]);
+        assert_true(number(one, "plain_gbytes_per_s") > 0 && number(one, "share") > 0);
+    }
 }
 
 static void kernels_are_listed_by_name(void **state)
@@ -268,20 +280,31 @@ static void kernels_are_listed_by_name(void **state)
     o.tokens = 6, o.dim = 64, o.vocabulary = 50, o.parameters = 1000;
     json_t *r = bench("elementwise", &o);
     check_common(r, "elementwise");
-    check_kernels(r,
-                  (const char *const[]){"rmsnorm", "rmsnorm_backward", "layernorm", "activation",
-                                        "rope", "add", "gated_backward", "short_conv_backward"},
-                  8);
+    check_shares(r,
+                 (const char *const[]){"rmsnorm", "rmsnorm_backward", "layernorm", "activation",
+                                       "rope", "add", "gated_backward", "short_conv_backward",
+                                       "softmax", "softmax_backward"},
+                 10);
     json_decref(r);
     r = bench("optimizer", &o);
     check_common(r, "optimizer");
-    check_kernels(r, (const char *const[]){"adamw", "gradient_norm", "zero_gradients"}, 3);
+    check_shares(r, (const char *const[]){"adamw", "gradient_norm", "zero_gradients"}, 3);
     json_decref(r);
     r = bench("cross_entropy", &o);
     check_common(r, "cross_entropy");
     check_kernels(
         r, (const char *const[]){"logsumexp", "softmax_gradient", "loss", "loss_with_gradients"},
         4);
+    check_shares(r, (const char *const[]){"logsumexp", "softmax_gradient"}, 2);
+    const json_t *kernels = json_object_get(r, "kernels"),
+                 *whole = json_object_get(kernels, "loss_with_gradients");
+    const double each = number(json_object_get(kernels, "softmax_gradient"), "ns_per_logit");
+    assert_true(each > 0 && each < 1e6);
+    CHECK_NEAR(number(whole, "products_ms") /
+                   number(json_object_get(kernels, "loss"), "products_ms"),
+               3, 1e-9, "products");
+    CHECK_NEAR(number(whole, "ns_per_logit") * 1e-6 * 6 * 50,
+               number(whole, "ms") - number(whole, "products_ms"), 1e-9, "ns_per_logit");
     json_decref(r);
 }
 

@@ -48,7 +48,7 @@ static void whole_range_matches_reference(void **state)
         for (int kind = 0; kind < EM_ACTIVATIONS; kind++) {
             memset(dx, 0, COUNT * sizeof *dx);
             k->activation_f32((enum em_activation)kind, y, x, COUNT);
-            k->activation_backward_f32((enum em_activation)kind, dx, ones, x, COUNT);
+            k->activation_backward_f32((enum em_activation)kind, dx, false, ones, x, COUNT);
             for (size_t i = 0; i < COUNT; i++) {
                 const double at = (double)x[i];
                 CHECK_NEAR(y[i], reference(kind, at), 4e-7, "%s %s(%g)", k->isa, names[kind], at);
@@ -114,9 +114,9 @@ static void rows_of_every_length(void **state)
                 float *dg = copy_row(dx, n), *du = new_row(n, 6);
                 float *dx0 = copy_row(dx, n), *du0 = copy_row(du, n);
                 k->activation_f32(act, y, x, n);
-                k->activation_backward_f32(act, dx, d, x, n);
+                k->activation_backward_f32(act, dx, false, d, x, n);
                 k->gated_f32(act, h, x, u, n);
-                k->gated_backward_f32(act, dg, du, d, x, u, n);
+                k->gated_backward_f32(act, dg, false, du, false, d, x, u, n);
                 for (size_t i = 0; i < n; i++) {
                     const double a = reference(kind, (double)x[i]), s = slope(kind, (double)x[i]);
                     const double dy = (double)d[i], gate = (double)u[i];
@@ -136,10 +136,26 @@ static void rows_of_every_length(void **state)
                 memcpy(x2, x, n * sizeof *x);
                 k->gated_f32(act, x2, x2, u, n);
                 assert_memory_equal(x2, h, n * sizeof *h);
-                k->gated_backward_f32(act, dx0, NULL, d, x, u, n);
+                k->gated_backward_f32(act, dx0, false, NULL, false, d, x, u, n);
                 assert_memory_equal(dx0, dg, n * sizeof *dg);
-                k->gated_backward_f32(act, NULL, du0, d, x, u, n);
+                k->gated_backward_f32(act, NULL, false, du0, false, d, x, u, n);
                 assert_memory_equal(du0, du, n * sizeof *du);
+                // What holds nothing is set to what zeros would have become.
+                float *set[] = {copy_row(dx, n), copy_row(dx, n), copy_row(dx, n)};
+                float *added[] = {copy_row(dx, n), copy_row(dx, n), copy_row(dx, n)};
+                for (size_t i = 0; i < n; i++) {
+                    set[0][i] = set[1][i] = set[2][i] = NAN;
+                    added[0][i] = added[1][i] = added[2][i] = 0;
+                }
+                k->activation_backward_f32(act, set[0], true, d, x, n);
+                k->gated_backward_f32(act, set[1], true, set[2], true, d, x, u, n);
+                k->activation_backward_f32(act, added[0], false, d, x, n);
+                k->gated_backward_f32(act, added[1], false, added[2], false, d, x, u, n);
+                for (size_t i = 0; i < 3; i++) {
+                    assert_memory_equal(set[i], added[i], n * sizeof *dx);
+                    free_row(set[i]);
+                    free_row(added[i]);
+                }
                 float *rows[] = {x, u, d, y, h, dx, dg, du, dx0, du0, x2};
                 for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
                     free_row(rows[i]);

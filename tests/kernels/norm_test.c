@@ -80,10 +80,10 @@ static void backward_adds_central_differences(void **state)
                 float *dx0 = copy_row(dx, n), *dw0 = copy_row(dw, n), *db0 = copy_row(db, n);
                 if (layer) {
                     const float rstd = k->layernorm_f32(y, x, w, b, n, eps, &mean);
-                    k->layernorm_backward_f32(dx, dw, db, dy, x, w, mean, rstd, n);
+                    k->layernorm_backward_f32(dx, false, dw, db, dy, x, w, mean, rstd, n);
                 } else {
                     const float rstd = k->rmsnorm_f32(y, x, w, n, eps);
-                    k->rmsnorm_backward_f32(dx, dw, dy, x, w, rstd, n);
+                    k->rmsnorm_backward_f32(dx, false, dw, dy, x, w, rstd, n);
                 }
                 for (size_t i = 0; i < n; i++) {
                     const double up = objective(layer, dy, x, w, b, n, (double)eps, i, h);
@@ -117,17 +117,42 @@ static void each_gradient_may_be_absent(void **state)
         memset(dx, 0, sizeof dx);
         memset(dw, 0, sizeof dw);
         memset(db, 0, sizeof db);
-        k->rmsnorm_backward_f32(dx[0], dw[0], dy, x, w, 1.5f, N);
-        k->rmsnorm_backward_f32(dx[1], NULL, dy, x, w, 1.5f, N);
-        k->rmsnorm_backward_f32(NULL, dw[1], dy, x, w, 1.5f, N);
-        k->layernorm_backward_f32(dx[0], dw[0], db[0], dy, x, w, 0.1f, 1.5f, N);
-        k->layernorm_backward_f32(dx[1], NULL, NULL, dy, x, w, 0.1f, 1.5f, N);
-        k->layernorm_backward_f32(NULL, dw[1], NULL, dy, x, w, 0.1f, 1.5f, N);
-        k->layernorm_backward_f32(NULL, NULL, db[1], dy, x, w, 0.1f, 1.5f, N);
+        k->rmsnorm_backward_f32(dx[0], false, dw[0], dy, x, w, 1.5f, N);
+        k->rmsnorm_backward_f32(dx[1], false, NULL, dy, x, w, 1.5f, N);
+        k->rmsnorm_backward_f32(NULL, false, dw[1], dy, x, w, 1.5f, N);
+        k->layernorm_backward_f32(dx[0], false, dw[0], db[0], dy, x, w, 0.1f, 1.5f, N);
+        k->layernorm_backward_f32(dx[1], false, NULL, NULL, dy, x, w, 0.1f, 1.5f, N);
+        k->layernorm_backward_f32(NULL, false, dw[1], NULL, dy, x, w, 0.1f, 1.5f, N);
+        k->layernorm_backward_f32(NULL, false, NULL, db[1], dy, x, w, 0.1f, 1.5f, N);
         assert_memory_equal(dx[0], dx[1], sizeof dx[0]);
         assert_memory_equal(dw[0], dw[1], sizeof dw[0]);
         assert_memory_equal(db[0], db[1], sizeof db[0]);
     }
+}
+
+// What holds garbage is set to what zeros would have become.
+static void a_gradient_may_be_set(void **state)
+{
+    (void)state;
+    const struct em_kernels *k;
+    float x[N], w[N], dy[N], added[N], set[N];
+    fill_random(x, N, 1);
+    fill_random(w, N, 2);
+    fill_random(dy, N, 3);
+    for (size_t isa = 0; (k = em_kernels_at(isa)); isa++)
+        for (int layer = 0; layer < 2; layer++) {
+            memset(added, 0, sizeof added);
+            for (size_t i = 0; i < N; i++)
+                set[i] = NAN;
+            if (layer) {
+                k->layernorm_backward_f32(added, false, NULL, NULL, dy, x, w, 0.1f, 1.5f, N);
+                k->layernorm_backward_f32(set, true, NULL, NULL, dy, x, w, 0.1f, 1.5f, N);
+            } else {
+                k->rmsnorm_backward_f32(added, false, NULL, dy, x, w, 1.5f, N);
+                k->rmsnorm_backward_f32(set, true, NULL, dy, x, w, 1.5f, N);
+            }
+            assert_memory_equal(added, set, sizeof set);
+        }
 }
 
 int main(void)
@@ -136,6 +161,7 @@ int main(void)
         cmocka_unit_test(forward_matches_reference),
         cmocka_unit_test(backward_adds_central_differences),
         cmocka_unit_test(each_gradient_may_be_absent),
+        cmocka_unit_test(a_gradient_may_be_set),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

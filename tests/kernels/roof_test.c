@@ -17,6 +17,43 @@ static void read_sums_every_float_once(void **state)
             assert_true(k->read_f32(x, n) == (float)(n * (n - 1) / 2));
 }
 
+static void a_plain_pass_adds_the_sum_or_keeps(void **state)
+{
+    (void)state;
+    enum { N = 150, STREAMS = 4 };
+    float x[STREAMS][N], y[STREAMS][N + 1];
+    const float *in[STREAMS];
+    float *out[STREAMS];
+    const struct em_kernels *k;
+    for (size_t isa = 0; (k = em_kernels_at(isa)); isa++)
+        for (size_t n = 1; n <= N; n += n < 70 ? 1 : 9)
+            for (size_t reads = 0; reads <= STREAMS; reads++)
+                for (size_t writes = 0; writes <= STREAMS; writes++) {
+                    for (size_t s = 0; s < STREAMS; s++) {
+                        for (size_t i = 0; i < n; i++)
+                            x[s][i] = (float)(i + 7 * s);
+                        in[s] = x[s];
+                        out[s] = y[s];
+                        y[s][n] = 42;
+                    }
+                    k->plain_f32(out, writes, in, reads, 0.5f, n);
+                    for (size_t w = 0; w < writes; w++) {
+                        for (size_t i = 0; i < n; i++) {
+                            float sum = 0;
+                            for (size_t r = 0; r < reads; r++)
+                                sum += x[r][i];
+                            assert_true(y[w][i] == 0.5f * sum + (w < reads ? x[w][i] : 0));
+                        }
+                        assert_true(y[w][n] == 42);
+                    }
+                    if (!reads) continue;
+                    out[0] = x[0]; // in place
+                    k->plain_f32(out, writes, in, reads, 0.0f, n);
+                    for (size_t i = 0; i < n; i++)
+                        assert_true(x[0][i] == (float)i);
+                }
+}
+
 static void peaks_are_measured_once(void **state)
 {
     (void)state;
@@ -49,6 +86,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(read_sums_every_float_once),
+        cmocka_unit_test(a_plain_pass_adds_the_sum_or_keeps),
         cmocka_unit_test(peaks_are_measured_once),
         cmocka_unit_test(reading_needs_memory),
     };

@@ -93,19 +93,19 @@ ALWAYS void forward(enum em_activation kind, float *y, const float *x, size_t n)
     if (i < n) vf32_store_n(y + i, value(kind, vf32_load_n(x + i, n - i)), n - i);
 }
 
-ALWAYS void backward(enum em_activation kind, float *dx, const float *dy, const float *x, size_t n)
+ALWAYS vf32 before(const float *d, bool set, size_t m)
+{
+    return set ? vf32_zero() : vf32_load_n(d, m);
+}
+
+ALWAYS void backward(enum em_activation kind, float *dx, bool set, const float *dy, const float *x,
+                     size_t n)
 {
     vf32 slope;
-    size_t i = 0;
-    for (; i + VF32_LANES <= n; i += VF32_LANES) {
-        value_and_slope(kind, vf32_load(x + i), &slope);
-        vf32_store(dx + i, vf32_fma(vf32_load(dy + i), slope, vf32_load(dx + i)));
-    }
-    if (i < n) {
-        const size_t m = n - i;
+    for (size_t i = 0; i < n; i += VF32_LANES) {
+        const size_t m = n - i < VF32_LANES ? n - i : VF32_LANES;
         value_and_slope(kind, vf32_load_n(x + i, m), &slope);
-        const vf32 d = vf32_fma(vf32_load_n(dy + i, m), slope, vf32_load_n(dx + i, m));
-        vf32_store_n(dx + i, d, m);
+        vf32_store_n(dx + i, vf32_fma(vf32_load_n(dy + i, m), slope, before(dx + i, set, m)), m);
     }
 }
 
@@ -120,24 +120,17 @@ ALWAYS void gated(enum em_activation kind, float *h, const float *g, const float
     }
 }
 
-ALWAYS void gated_backward(enum em_activation kind, float *dg, float *du, const float *dh,
-                           const float *g, const float *u, size_t n)
+ALWAYS void gated_backward(enum em_activation kind, float *dg, bool set_g, float *du, bool set_u,
+                           const float *dh, const float *g, const float *u, size_t n)
 {
     vf32 slope;
-    size_t i = 0;
-    for (; i + VF32_LANES <= n; i += VF32_LANES) {
-        const vf32 a = value_and_slope(kind, vf32_load(g + i), &slope), d = vf32_load(dh + i);
-        const vf32 t = vf32_mul(vf32_mul(d, vf32_load(u + i)), slope);
-        if (dg) vf32_store(dg + i, vf32_add(vf32_load(dg + i), t));
-        if (du) vf32_store(du + i, vf32_fma(d, a, vf32_load(du + i)));
-    }
-    if (i < n) {
-        const size_t m = n - i;
+    for (size_t i = 0; i < n; i += VF32_LANES) {
+        const size_t m = n - i < VF32_LANES ? n - i : VF32_LANES;
         const vf32 a = value_and_slope(kind, vf32_load_n(g + i, m), &slope);
         const vf32 d = vf32_load_n(dh + i, m);
         const vf32 t = vf32_mul(vf32_mul(d, vf32_load_n(u + i, m)), slope);
-        if (dg) vf32_store_n(dg + i, vf32_add(vf32_load_n(dg + i, m), t), m);
-        if (du) vf32_store_n(du + i, vf32_fma(d, a, vf32_load_n(du + i, m)), m);
+        if (dg) vf32_store_n(dg + i, vf32_add(before(dg + i, set_g, m), t), m);
+        if (du) vf32_store_n(du + i, vf32_fma(d, a, before(du + i, set_u, m)), m);
     }
 }
 
@@ -162,11 +155,11 @@ void EM_K(activation_f32)(enum em_activation kind, float *y, const float *x, siz
 #undef CALL
 }
 
-// dx += dy act'(x)
-void EM_K(activation_backward_f32)(enum em_activation kind, float *dx, const float *dy,
+// dx += dy act'(x); `set`: dx holds nothing yet.
+void EM_K(activation_backward_f32)(enum em_activation kind, float *dx, bool set, const float *dy,
                                    const float *x, size_t n)
 {
-#define CALL(KIND) backward(KIND, dx, dy, x, n)
+#define CALL(KIND) backward(KIND, dx, set, dy, x, n)
     EACH_KIND(CALL)
 #undef CALL
 }
@@ -179,11 +172,12 @@ void EM_K(gated_f32)(enum em_activation kind, float *h, const float *g, const fl
 #undef CALL
 }
 
-// dg += dh u act'(g), du += dh act(g); dg or du may be NULL.
-void EM_K(gated_backward_f32)(enum em_activation kind, float *dg, float *du, const float *dh,
-                              const float *g, const float *u, size_t n)
+// dg += dh u act'(g), du += dh act(g); dg or du may be NULL, or hold nothing yet (`set_g`,
+// `set_u`).
+void EM_K(gated_backward_f32)(enum em_activation kind, float *dg, bool set_g, float *du, bool set_u,
+                              const float *dh, const float *g, const float *u, size_t n)
 {
-#define CALL(KIND) gated_backward(KIND, dg, du, dh, g, u, n)
+#define CALL(KIND) gated_backward(KIND, dg, set_g, du, set_u, dh, g, u, n)
     EACH_KIND(CALL)
 #undef CALL
 }

@@ -96,16 +96,29 @@ static double sum_squares_double(const float *x, size_t n)
     return sum[0] + sum[1] + (sum[2] + sum[3]);
 }
 
+static bool all_zero(const float *x, size_t n)
+{
+    vf32 most = vf32_zero();
+    for (size_t i = 0; i < n; i += VF32_LANES)
+        most =
+            vf32_max(most, vf32_abs(vf32_load_n(x + i, n - i < VF32_LANES ? n - i : VF32_LANES)));
+    return vf32_hmax(most) == 0;
+}
+
 // In double over blocks of 512, so that the norm of a large gradient keeps its digits. Squares of
 // one block are summed in f32, which holds 1e-45 to 1e38: a block whose sum comes near either end
-// is summed again in double.
+// is summed again in double, unless it is all zeros, as the gradients of words are that a batch
+// does not have.
 double EM_K(sum_squares_f32)(const float *x, size_t n)
 {
     double total = 0;
     for (size_t i = 0; i < n; i += 512) {
         const size_t m = n - i < 512 ? n - i : 512;
         const float sum = EM_K(dot_f32)(x + i, x + i, m);
-        total += sum > 0x1p-90f && sum < FLT_MAX ? (double)sum : sum_squares_double(x + i, m);
+        if (sum > 0x1p-90f && sum < FLT_MAX)
+            total += (double)sum;
+        else if (sum != 0 || !all_zero(x + i, m))
+            total += sum_squares_double(x + i, m);
     }
     return total;
 }

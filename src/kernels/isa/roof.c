@@ -1,4 +1,4 @@
-// Reading at the speed of memory.
+// Reading and writing at the speed of memory: what kernels that memory bounds are measured against.
 #include "kernels/kernels_isa.h"
 
 #include "kernels/simd/f32.h"
@@ -19,4 +19,35 @@ float EM_K(read_f32)(const float *x, size_t n)
     for (; i < n; i++)
         sum += x[i];
     return sum;
+}
+
+// y[j] = x[j] + factor (x[0] + x[1] + ..), x[j] being 0 from j = reads on: next to no arithmetic,
+// so that memory alone decides. Where y[j] is x[j] and factor is 0, a pass leaves finite values as
+// they were.
+void EM_K(plain_f32)(float *const *y, size_t writes, const float *const *x, size_t reads,
+                     float factor, size_t n)
+{
+    enum { L = VF32_LANES, LINES = 4 };
+    const vf32 f = vf32_set1(factor);
+    size_t i = 0;
+    for (; i + LINES * L <= n; i += LINES * L) {
+        vf32 s[LINES];
+        for (size_t k = 0; k < LINES; k++)
+            s[k] = vf32_zero();
+        for (size_t r = 0; r < reads; r++)
+            for (size_t k = 0; k < LINES; k++)
+                s[k] = vf32_add(s[k], vf32_load(x[r] + i + k * L));
+        for (size_t w = 0; w < writes; w++)
+            for (size_t k = 0; k < LINES; k++) {
+                const vf32 own = w < reads ? vf32_load(x[w] + i + k * L) : vf32_zero();
+                vf32_store(y[w] + i + k * L, vf32_fma(f, s[k], own));
+            }
+    }
+    for (; i < n; i++) {
+        float s = 0;
+        for (size_t r = 0; r < reads; r++)
+            s += x[r][i];
+        for (size_t w = 0; w < writes; w++)
+            y[w][i] = factor * s + (w < reads ? x[w][i] : 0);
+    }
 }
