@@ -19,7 +19,8 @@ static const ember_option options[] = {
     {0},
 };
 
-static void update(const void *opaque, const struct em_update_step *step, const struct em_update *u)
+static float update(const void *opaque, const struct em_update_step *step,
+                    const struct em_update *u)
 {
     const struct adamw *o = opaque;
     const double t = (double)step->number;
@@ -33,7 +34,7 @@ static void update(const void *opaque, const struct em_update_step *step, const 
         .correction1 = (float)(1 - pow(o->beta1, t)),
         .correction2 = (float)(1 - pow(o->beta2, t)),
     };
-    em_kernels()->adamw_f32(u->value, u->moment[0], u->moment[1], u->gradient, u->count, &k);
+    return em_kernels()->adamw_f32(u->value, u->moment[0], u->moment[1], u->gradient, u->count, &k);
 }
 
 extern const struct em_optimizer em_optimizer_adamw;

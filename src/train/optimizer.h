@@ -29,8 +29,10 @@ struct em_optimizer {
     const ember_option *options;
     size_t size;    // of the options' struct
     size_t moments; // floats kept for each value, at most EM_MOMENTS
-    void (*update)(const void *options, const struct em_update_step *step,
-                   const struct em_update *u);
+    // Returns 0, or NaN where a value or moment is not finite afterwards: nobody looks at them
+    // again.
+    float (*update)(const void *options, const struct em_update_step *step,
+                    const struct em_update *u);
 };
 
 // A schedule: what share of the learning rate a step uses once the warm-up is over.

@@ -137,13 +137,9 @@ static void update_blocks(void *arg, size_t begin, size_t end, unsigned thread)
                               .decay = b->param->decay};
         for (size_t m = 0; m < t->optimizer->moments; m++)
             u.moment[m] = t->moments[m] + b->offset;
-        t->optimizer->update(t->optimizer_options, &t->step, &u);
+        t->partial[i] = (double)t->optimizer->update(t->optimizer_options, &t->step, &u);
         for (size_t j = 0; b->param->positive && j < u.count; j++)
             if (u.value[j] < 0) u.value[j] = 0; // a value that is no number stays, and is found
-        double sum = em_kernels()->sum_squares_f32(u.value, u.count);
-        for (size_t m = 0; m < t->optimizer->moments; m++)
-            sum += em_kernels()->sum_squares_f32(u.moment[m], u.count);
-        t->partial[i] = sum; // finite as long as all of them are
     }
 }
 

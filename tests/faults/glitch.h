@@ -83,7 +83,6 @@ static inline ember_status glitch_record(const ember_layer *l, ember_flow *f, em
                                                 .what = {"x"},
                                                 .flops = 1,
                                                 .backward_flops = 1,
-                                                .sets = true,
                                                 .forward = glitch_forward,
                                                 .backward = glitch_backward,
                                                 .reference = glitch_reference};
