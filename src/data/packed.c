@@ -9,6 +9,9 @@ void em_packed_deinit(struct em_packed *p)
     em_free(p->targets);
     em_free(p->labels);
     em_free(p->bytes);
+    em_free(p->inputs);
+    em_free(p->timespans);
+    em_free(p->values);
     *p = (struct em_packed){0};
 }
 
@@ -34,6 +37,24 @@ ember_status em_packed_reserve(struct em_packed *p, size_t tokens)
     if (p->offset) p->offset[0] = 0;
     p->batch = (ember_batch){
         .offset = p->offset, .tokens = p->tokens, .targets = p->targets, .labels = p->labels};
+    return EMBER_OK;
+}
+
+ember_status em_packed_reserve_vectors(struct em_packed *p, size_t I, size_t M)
+{
+    size_t in, made;
+    if (p->vectors >= p->capacity) return EMBER_OK;
+    if (!em_mul_size(p->capacity, I * sizeof(float), &in) ||
+        !em_mul_size(p->capacity, (M ? M : 1) * sizeof(float), &made))
+        return em_fail(EMBER_E_NOMEM, "a batch of %zu vectors is too large", p->capacity);
+    p->inputs = em_alloc_aligned(in);
+    p->timespans = em_alloc_aligned(p->capacity * sizeof *p->timespans);
+    p->values = em_alloc_aligned(made);
+    if (!p->inputs || !p->timespans || !p->values) {
+        em_packed_deinit(p);
+        return EMBER_E_NOMEM;
+    }
+    p->vectors = p->capacity;
     return EMBER_OK;
 }
 

@@ -131,6 +131,8 @@ static const char *second_opinion(const struct em_model *m, const struct em_diag
     if (first->sequence != SIZE_MAX) one = one_sequence(m, first->batch, first->sequence, offset);
     struct em_run run = *d->run;
     run.batch = &one;
+    if (run.values && first->sequence != SIZE_MAX)
+        run.values += first->batch->offset[first->sequence] * m->output_size;
     const struct em_diagnosis again = {
         .backend = EM_REFERENCE, .pool = d->pool, .head = d->head, .run = &run};
     struct search found = {.sequence = SIZE_MAX, .batch = &one};

@@ -98,10 +98,12 @@ void em_model_count(const struct em_model *m, size_t *total, size_t *active);
 ember_status em_model_attach_gradients(struct em_model *m, float *memory) EMBER_CHECKED;
 
 enum em_head {
-    EM_HEAD_NONE, // [T, D] after the last norm
-    EM_HEAD_ALL,  // logits (or outputs) of every token [T, V]
-    EM_HEAD_LAST, // of each sequence's last token [S, V]
-    EM_HEAD_LOSS, // the loss [1] (and the negative log-likelihoods [T]), never [T, V]
+    EM_HEAD_NONE,   // [T, D] after the last norm
+    EM_HEAD_ALL,    // logits (or outputs) of every token [T, V]
+    EM_HEAD_LAST,   // of each sequence's last token [S, V]
+    EM_HEAD_VALUES, // the loss [1]: squared errors from the run's values, and their means [T]
+    EM_HEAD_LABELS, // the loss [1]: cross-entropy of the batch's targets, of models of `inputs`
+    EM_HEAD_LOSS,   // the loss [1] (and the negative log-likelihoods [T]), never [T, V]
 };
 struct em_model_outputs {
     ember_tensor *hidden, *logits, *loss,

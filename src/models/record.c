@@ -22,9 +22,16 @@ static ember_status record_head(const struct em_model *m, ember_flow *flow, enum
         if (m->vocabulary)
             return ember_cross_entropy(flow, x, m->head, m->head_bias, &out->loss, &out->nll);
         break;
+    case EM_HEAD_LABELS:
+        if (!m->head)
+            return em_fail(EMBER_E_CONFIG, "%s: labels need a model with an output matrix",
+                           m->name);
+        return ember_cross_entropy(flow, x, m->head, m->head_bias, &out->loss, &out->nll);
+    case EM_HEAD_VALUES:
     case EM_HEAD_ALL: break;
     }
     if (m->head) EM_TRY(ember_linear(flow, x, m->head, m->head_bias, NULL, &x));
+    if (head == EM_HEAD_VALUES) return ember_squared_error(flow, x, &out->loss, &out->nll);
     if (head == EM_HEAD_LOSS) return ember_mean_square(flow, x, &out->loss);
     out->logits = x;
     return EMBER_OK;

@@ -105,6 +105,7 @@ struct em_exec {
     struct em_scratch scratch;
     const ember_batch *batch;
     size_t reach;            // rows of em_out_reach()
+    const float *values;     // [T, M]: what a squared error is measured from
     const int32_t *position; // [T]: of each token in its sequence, states' positions included
     struct em_passing_pack *passing; // of the running call, in its scratch
     unsigned n_passing;

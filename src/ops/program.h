@@ -90,6 +90,7 @@ struct em_run {
     bool training;                // dropout and router noise on
     bool gradients;               // a backward follows: losses compute their gradient
     double loss_scale, aux_scale; // see em_exec
+    const float *values;          // [T, M], for programs with ember_squared_error()
     uint64_t seed, step;
 };
 ember_status em_program_forward(struct em_program *p, const struct em_run *run) EMBER_CHECKED;

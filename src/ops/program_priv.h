@@ -71,6 +71,7 @@ struct em_program {
     struct em_state_layout layout;
     ember_tensor *loss;
     size_t vocabulary;      // tokens are below it; 0: the program reads none
+    bool values;            // it measures squared errors
     size_t targets;         // so are targets; 0: it scores none
     bool inputs;            // it reads the batch's vectors
     size_t sequence_tokens; // each sequence has so many; 0: any number

@@ -129,6 +129,8 @@ static ember_status check_batch(const struct em_program *p, const struct em_run 
         if (b->offset[s] >= b->offset[s + 1])
             return em_fail(EMBER_E_SHAPE, "sequence %zu of the batch has no tokens", s);
     EM_TRY(check_timespans(b));
+    if (p->values && !run->values)
+        return em_fail(EMBER_E_SHAPE, "the loss needs values, and the run has none");
     for (size_t s = 0; p->sequence_tokens && s < b->n_sequences; s++)
         if (b->offset[s + 1] - b->offset[s] != p->sequence_tokens)
             return em_fail(EMBER_E_SHAPE,
@@ -208,6 +210,7 @@ ember_status em_program_forward(struct em_program *p, const struct em_run *run)
     x->seed = run->seed;
     x->step = run->step;
     x->batch = b;
+    x->values = run->values;
     x->position = p->position;
     x->reach = 0;
     for (size_t s = 0; s < b->n_sequences; s++) {

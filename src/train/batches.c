@@ -49,8 +49,9 @@ static ember_status check_given(const struct em_recipe *recipe, const char *key,
 {
     const json_t *train = json_object_get(recipe->json, "train");
     if (!json_object_get(train, key) || given == found) return EMBER_OK;
-    return em_fail(EMBER_E_CONFIG, "%s: train.%s is %zu, but input_ids of %s is made for %zu",
-                   recipe->name, key, given, recipe->data.ids, found);
+    return em_fail(EMBER_E_CONFIG, "%s: train.%s is %zu, but the batches of %s are made for %zu",
+                   recipe->name, key, given,
+                   *recipe->data.ids ? recipe->data.ids : recipe->data.tensors, found);
 }
 
 static ember_status open_ids(const struct em_recipe *recipe, size_t vocabulary,
@@ -76,14 +77,34 @@ static ember_status open_ids(const struct em_recipe *recipe, size_t vocabulary,
     return EMBER_OK;
 }
 
+static ember_status open_tensors(const struct em_recipe *recipe, const struct em_model *model,
+                                 struct em_batches *b)
+{
+    if (recipe->train.seq_start)
+        return em_fail(EMBER_E_CONFIG, "%s: train.seq_start is for tokens", recipe->name);
+    EM_TRY(
+        em_tensors_open(recipe->data.tensors, model->input_size, model->output_size, &b->tensors));
+    b->batch = b->tensors.batch;
+    b->seq = b->tensors.seq;
+    b->slices = b->tensors.slices;
+    b->scored = em_tensors_scored(&b->tensors, 0);
+    EM_TRY(check_given(recipe, "batch", recipe->train.batch, b->batch));
+    EM_TRY(check_given(recipe, "seq", recipe->train.seq, b->seq));
+    if (recipe->train.accumulate > b->batch)
+        return em_fail(EMBER_E_CONFIG, "%s: train.accumulate is %zu; a batch has %zu rows",
+                       recipe->name, recipe->train.accumulate, b->batch);
+    return EMBER_OK;
+}
+
 ember_status em_batches_open(const struct em_recipe *recipe, const struct em_tokenizer *tokenizer,
-                             size_t vocabulary, const char *cache, bool tidy, struct em_pool *pool,
-                             struct em_batches *b)
+                             const struct em_model *model, const char *cache, bool tidy,
+                             struct em_pool *pool, struct em_batches *b)
 {
     *b = (struct em_batches){0}; // in place: the sampler borrows the dataset
     const ember_status status = recipe->source_count
                                     ? open_text(recipe, tokenizer, cache, tidy, pool, b)
-                                    : open_ids(recipe, vocabulary, b);
+                                : *recipe->data.tensors ? open_tensors(recipe, model, b)
+                                                        : open_ids(recipe, model->vocabulary, b);
     b->seed = recipe->seed;
     b->seq_start = recipe->train.seq_start;
     b->seq_stage = recipe->train.seq_stage;
@@ -96,6 +117,7 @@ void em_batches_close(struct em_batches *b)
     em_sampler_destroy(b->sampler);
     if (b->text) em_dataset_close(&b->dataset);
     if (b->ids.file) em_ids_close(&b->ids);
+    if (b->tensors.file) em_tensors_close(&b->tensors);
     em_complement_close(&b->complement);
     *b = (struct em_batches){0};
 }
@@ -103,6 +125,7 @@ void em_batches_close(struct em_batches *b)
 ember_status em_batches_fill(const struct em_batches *b, uint64_t step, size_t first, size_t rows,
                              struct em_packed *out)
 {
+    if (b->tensors.file) return em_tensors_fill(&b->tensors, step, first, rows, out);
     EM_TRY(b->text ? em_sampler_fill(b->sampler, step, first, rows, out)
                    : em_ids_fill(&b->ids, step, first, rows, out));
     if (b->reverse_share > 0)
@@ -113,8 +136,14 @@ ember_status em_batches_fill(const struct em_batches *b, uint64_t step, size_t f
     return EMBER_OK;
 }
 
+uint64_t em_batches_scored(const struct em_batches *b, uint64_t step)
+{
+    return b->tensors.file ? em_tensors_scored(&b->tensors, step) : b->scored;
+}
+
 uint64_t em_batches_hash(const struct em_batches *b)
 {
     if (b->text) return em_dataset_hash(&b->dataset);
+    if (b->tensors.file) return em_tensors_hash(&b->tensors);
     return em_hash_bytes(b->ids.ids->data, b->ids.ids->bytes);
 }

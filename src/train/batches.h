@@ -5,6 +5,8 @@
 #include "data/augment.h"
 #include "data/ids.h"
 #include "data/sampler.h"
+#include "data/tensors.h"
+#include "models/model.h"
 #include "train/recipe.h"
 
 struct em_batches {
@@ -12,7 +14,8 @@ struct em_batches {
     struct em_dataset dataset;
     struct em_sampler *sampler;
     struct em_ids_source ids;
-    size_t batch, seq; // rows a step, tokens a row
+    struct em_tensor_source tensors; // with a file: from this instead
+    size_t batch, seq;               // rows a step, tokens a row
     size_t seq_start, seq_stage;
     double reverse_share; // of sequences that are read as their other strand
     struct em_complement complement;
@@ -24,8 +27,10 @@ struct em_batches {
 // Fills *b where it stays: it must not be moved. `cache`: folder for tokenised text, NULL: kept in
 // memory. The recipe and the tokenizer are borrowed.
 ember_status em_batches_open(const struct em_recipe *recipe, const struct em_tokenizer *tokenizer,
-                             size_t vocabulary, const char *cache, bool tidy, struct em_pool *pool,
-                             struct em_batches *b) EMBER_CHECKED;
+                             const struct em_model *model, const char *cache, bool tidy,
+                             struct em_pool *pool, struct em_batches *b) EMBER_CHECKED;
+// Places of a step that are scored.
+uint64_t em_batches_scored(const struct em_batches *b, uint64_t step);
 void em_batches_close(struct em_batches *b);
 
 // Rows [first, first + rows) of a step.

@@ -175,7 +175,8 @@ static ember_status put_data_tables(const struct em_training *t, const json_t *l
                                  (unsigned long long)domain->held_out_tokens));
         }
     } else {
-        EM_TRY(em_buf_printf(b, "Token ids from a file: %llu batches of %zu x %zu.\n",
+        EM_TRY(em_buf_printf(b, "%s from a file: %llu batches of %zu x %zu.\n",
+                             t->batches.tensors.file ? "Vectors" : "Token ids",
                              (unsigned long long)t->batches.slices, t->batches.batch,
                              t->batches.seq));
     }

@@ -38,8 +38,9 @@ static ember_status print_text(const struct em_training *t, struct em_buf *out)
     char train[32], held[32];
     if (!t->batches.text)
         return em_buf_printf(out, "data      %s: %llu batches of %zu x %zu tokens\n",
-                             t->recipe.data.ids, (unsigned long long)t->batches.slices,
-                             t->batches.batch, t->batches.seq);
+                             t->batches.tensors.file ? t->recipe.data.tensors : t->recipe.data.ids,
+                             (unsigned long long)t->batches.slices, t->batches.batch,
+                             t->batches.seq);
     amount((double)em_dataset_train_tokens(&t->batches.dataset), train, sizeof train);
     amount((double)em_dataset_held_out_tokens(&t->batches.dataset), held, sizeof held);
     EM_TRY(em_buf_printf(out, "data      %s tokens, and %s held out, of %zu tokens:", train, held,

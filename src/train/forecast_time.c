@@ -183,7 +183,7 @@ static ember_status choose_steps(struct em_training *t, const struct costs *c)
         steps =
             ceil((double)em_dataset_train_tokens(&t->batches.dataset) / (double)t->batches.scored);
     }
-    if (t->batches.slices && steps > (double)t->batches.slices) steps = (double)t->batches.slices;
+    if (t->batches.ids.file && steps > (double)t->batches.slices) steps = (double)t->batches.slices;
     t->progress.steps = steps < 1 ? 1 : steps < 1e15 ? (uint64_t)steps : (uint64_t)1e15;
     return EMBER_OK;
 }

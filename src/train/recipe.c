@@ -93,6 +93,7 @@ static ember_status normalise_data(json_t *recipe, const char *name)
         EM_TRY(absolute_member(source, "path"));
     }
     EM_TRY(absolute_member(data, "ids"));
+    EM_TRY(absolute_member(data, "tensors"));
     EM_TRY(absolute_member(data, "cache"));
     const char *tokenizer = json_string_value(json_object_get(data, "tokenizer"));
     return em_tokenizer_is_built_in(tokenizer) ? EMBER_OK : absolute_member(data, "tokenizer");
@@ -212,8 +213,9 @@ static ember_status apply_flags(json_t *recipe, const struct em_recipe_request *
     static const char *const names[] = {[EM_TRAIN_F32] = "f32", [EM_TRAIN_BF16] = "bf16"};
     EM_TRY(apply_data(recipe, q));
     for (size_t i = 0; i < q->set_count; i++) {
-        const bool sources =
-            strncmp(q->set[i], "data.sources=", 13) == 0 || strncmp(q->set[i], "data.ids=", 9) == 0;
+        const bool sources = strncmp(q->set[i], "data.sources=", 13) == 0 ||
+                             strncmp(q->set[i], "data.ids=", 9) == 0 ||
+                             strncmp(q->set[i], "data.tensors=", 13) == 0;
         if (sources && q->data_count)
             return em_fail(EMBER_E_USAGE, "--data and --set %s exclude each other", q->set[i]);
         EM_TRY(em_recipe_set(recipe, q->set[i]));
@@ -302,7 +304,7 @@ static const char *const changeable[] = {
     "train.beta2",        "train.eps",        "train.schedule",     "train.decay_ratio",
     "train.decay_shape",  "train.eval_every", "train.save_every",   "train.save_minutes",
     "train.log_every",    "train.recompute",  "train.accumulate",   "train.dtype",
-    "data.cache",         "data.ids",         "data.sources[].path"};
+    "data.cache",         "data.ids",         "data.tensors",       "data.sources[].path"};
 
 // Whether `path`, of which "[3]" stands for "[]", is `name` or below it.
 static bool lies_in(const char *path, const char *name)

@@ -56,6 +56,12 @@ const ember_option em_data_settings_table[] = {
                          "name, weight, text_key, format"),
     EMBER_OPT_STRING(struct em_data_settings, ids,
                      "safetensors with input_ids [S, B, T] instead: one slice a step, in order"),
+    EMBER_OPT_STRING(
+        struct em_data_settings, tensors,
+        "for models of `inputs`: safetensors with inputs [S, B, T, I], optional "
+        "timespans [S, B, T] and lengths [S, B], and targets [S, B, T, M] (mean squared "
+        "error) or labels [S, B] (cross-entropy at last places): one slice a step, over "
+        "and over"),
     EMBER_OPT_STRING(struct em_data_settings, tokenizer,
                      "a folder or tokenizer.json; or \"bytes\", \"dna\" (nucleotides) or "
                      "\"characters:ABC\"; empty: the model folder's, else one is trained on the "
@@ -221,12 +227,14 @@ static ember_status read_data(struct em_recipe *r)
     EM_TRY(em_options_read(em_data_settings_table, json_object_get(r->json, "data"), where, NULL,
                            &r->data));
     EM_TRY(read_sources(r));
-    if (!r->source_count && !*r->data.ids)
-        return em_fail(EMBER_E_CONFIG,
-                       "%s: data is needed: --data FILE..., or sources or ids in the recipe",
-                       r->name);
-    if (r->source_count && *r->data.ids)
-        return em_fail(EMBER_E_CONFIG, "%s: sources and ids exclude each other", where);
+    const size_t kinds = (r->source_count > 0) + (*r->data.ids != 0) + (*r->data.tensors != 0);
+    if (!kinds)
+        return em_fail(
+            EMBER_E_CONFIG,
+            "%s: data is needed: --data FILE..., or sources, ids or tensors in the recipe",
+            r->name);
+    if (kinds > 1)
+        return em_fail(EMBER_E_CONFIG, "%s: sources, ids and tensors exclude each other", where);
     return EMBER_OK;
 }
 

@@ -59,14 +59,16 @@ static ember_status describe(const struct em_training *t, json_t **out)
                 list, domain_json(&t->batches.dataset.domains[d], t->recipe.sources[d].path));
     } else {
         struct em_file_hash hash;
-        const char *path = t->recipe.data.ids;
+        const bool tensors = t->batches.tensors.file != NULL;
+        const char *path = tensors ? t->recipe.data.tensors : t->recipe.data.ids;
         const ember_status status = em_hash_file(path, false, &hash);
         if (status != EMBER_OK) {
             json_decref(list);
             return status;
         }
         const struct em_cache_file file = {(char *)(uintptr_t)path, hash.bytes, hash.xxh3};
-        list = em_json_add(list, json_pack("{s:s, s:I, s:o}", "domain", "ids", "train_tokens",
+        list = em_json_add(list, json_pack("{s:s, s:I, s:o}", "domain", tensors ? "tensors" : "ids",
+                                           "train_tokens",
                                            (json_int_t)(t->batches.slices * t->batches.scored),
                                            "files", files_json(&file, 1)));
     }

@@ -65,10 +65,11 @@ static ember_status open_model(struct em_training *t)
         EM_TRY(em_model_open(folder, &t->model));
     else
         EM_TRY(new_model(t));
-    if (!t->model->vocabulary)
-        return em_fail(EMBER_E_UNSUPPORTED,
-                       "%s: the model reads `inputs` instead of tokens; training needs tokens",
-                       t->model->name);
+    if (!t->model->vocabulary != (*t->recipe.data.tensors != 0))
+        return em_fail(EMBER_E_UNSUPPORTED, "%s: the model reads %s; the recipe's data are %s",
+                       t->model->name,
+                       t->model->vocabulary ? "tokens" : "`inputs` instead of tokens",
+                       *t->recipe.data.tensors ? "tensors" : "tokens");
     if (t->tokenizer.tokenizer && em_tokenizer_size(t->tokenizer.tokenizer) > t->model->vocabulary)
         return em_fail(
             EMBER_E_CONFIG, "%s: the tokenizer has %zu tokens, the model's vocabulary only %zu",
@@ -101,9 +102,8 @@ static ember_status open_data(struct em_training *t)
         if (!(own = em_path_join(t->run.dir, "cache"))) return EMBER_E_NOMEM;
         cache = own;
     }
-    const ember_status status =
-        em_batches_open(&t->recipe, t->tokenizer.tokenizer, t->model->vocabulary, cache,
-                        own != NULL, t->job->pool, &t->batches);
+    const ember_status status = em_batches_open(&t->recipe, t->tokenizer.tokenizer, t->model, cache,
+                                                own != NULL, t->job->pool, &t->batches);
     em_free(own);
     EM_TRY(status);
     if (t->model->context && t->batches.seq > t->model->context)
@@ -135,6 +135,13 @@ static ember_status check_same_data(struct em_training *t)
     return EMBER_OK;
 }
 
+// What is learnt: next tokens, or what the tensors have beside inputs.
+static enum em_head head_of(const struct em_training *t)
+{
+    if (!t->batches.tensors.file) return EM_HEAD_LOSS;
+    return t->batches.tensors.labels ? EM_HEAD_LABELS : EM_HEAD_VALUES;
+}
+
 ember_status em_training_setup(struct em_training *t)
 {
     choose_dtype(t);
@@ -151,6 +158,7 @@ ember_status em_training_setup(struct em_training *t)
                                                         .bf16 = t->bf16,
                                                         .recompute = t->recipe.train.recompute,
                                                         .batch = t->batches.batch,
+                                                        .head = head_of(t),
                                                         .seq = t->batches.seq,
                                                         .accumulate = t->recipe.train.accumulate,
                                                         .seed = t->recipe.seed},

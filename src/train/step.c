@@ -27,6 +27,7 @@ ember_status em_stepper_open(struct em_model *model, struct em_trainable *traina
                              const struct em_stepper_options *o, struct em_stepper *out)
 {
     struct em_stepper s = {.model = model, .trainable = trainable, .options = *o};
+    if (!o->head) s.options.head = EM_HEAD_LOSS;
     const size_t rows = (o->batch + o->accumulate - 1) / o->accumulate; // of a part, at most
     size_t tokens;
     if (model->vocabulary && !model->causal)
@@ -48,7 +49,7 @@ ember_status em_stepper_open(struct em_model *model, struct em_trainable *traina
                                                           .packs_pass_by = o->accumulate == 1,
                                                           .bf16 = o->bf16},
                              &s.program));
-    ember_status status = em_model_record(model, s.program, EM_HEAD_LOSS, &s.outputs);
+    ember_status status = em_model_record(model, s.program, s.options.head, &s.outputs);
     if (status == EMBER_OK && !s.outputs.nll)
         status = em_fail(EMBER_E_UNSUPPORTED,
                          "%s: the model reads `inputs` instead of tokens; training needs tokens",
@@ -104,14 +105,17 @@ static void diagnose(const struct em_stepper *s, const struct em_run *run, char 
                       &(struct em_diagnosis){.backend = s->options.backend,
                                              .pool = s->options.pool,
                                              .bf16 = s->options.bf16,
-                                             .head = EM_HEAD_LOSS,
+                                             .head = s->options.head,
                                              .run = run},
                       text, size);
 }
 
 ember_status em_stepper_evaluate(struct em_stepper *s, double *nats, uint64_t *scored)
 {
-    const struct em_run run = {.batch = &s->packed.batch, .loss_scale = 1, .seed = s->options.seed};
+    const struct em_run run = {.batch = &s->packed.batch,
+                               .loss_scale = 1,
+                               .values = s->packed.values,
+                               .seed = s->options.seed};
     EM_TRY(em_program_forward(s->program, &run));
     *scored = 0;
     *nats = sum_nll(s, &s->packed.batch, scored);
@@ -196,10 +200,12 @@ static ember_status run_part(struct em_stepper *s, const struct em_step_request 
                  end = (part + 1) * b->batch / s->options.accumulate;
     EM_TRY(em_batches_fill(b, q->step, first, end - first, &s->packed));
     const ember_batch *batch = &s->packed.batch;
+    const uint64_t all = em_batches_scored(b, q->step);
     const struct em_run run = {.batch = batch,
                                .training = true,
                                .gradients = true,
-                               .loss_scale = 1 / (double)b->scored,
+                               .loss_scale = 1 / (double)all,
+                               .values = s->packed.values,
                                .aux_scale = 1 / (double)s->options.accumulate,
                                .seed = s->options.seed,
                                .step = q->step * s->options.accumulate + part};
@@ -210,7 +216,7 @@ static ember_status run_part(struct em_stepper *s, const struct em_step_request 
     for (size_t i = 0; i < s->n_routers; i++)
         em_router_figures_add(&s->figures[i], &s->routers[i], batch->n_tokens);
     EM_TRY(em_program_backward(s->program));
-    sum->loss += nats / (double)b->scored;
+    sum->loss += nats / (double)all;
     sum->bytes += em_packed_bytes(&s->packed);
     sum->tokens += batch->n_tokens;
     return EMBER_OK;

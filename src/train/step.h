@@ -12,6 +12,7 @@ struct em_stepper_options {
     enum em_backend backend;
     struct em_pool *pool;
     bool bf16, recompute;
+    enum em_head head;             // 0: EM_HEAD_LOSS
     size_t batch, seq, accumulate; // accumulate: parts that a batch is computed in
     uint64_t seed;
 };

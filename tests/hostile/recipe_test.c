@@ -64,7 +64,7 @@ static void texts(void **state)
         {"{" MODEL ",\"data\":[{\"path\":\"a\",\"weight\":NaN}]}", "sources[0].weight|number|NaN"},
         {"{" MODEL ",\"data\":[{\"path\":\"a\",\"wieght\":1}]}", "wieght|did you mean \"weight\""},
         {"{" MODEL ",\"data\":[{\"path\":\"a\",\"format\":\"csv\"}]}", "format|\"csv\"|auto|jsonl"},
-        {"{" MODEL ",\"data\":{\"sources\":[\"a\"],\"ids\":\"b\"}}", "sources and ids exclude"},
+        {"{" MODEL ",\"data\":{\"sources\":[\"a\"],\"ids\":\"b\"}}", "sources, ids and tensors exclude"},
         {"{" MODEL ",\"data\":{\"sources\":[\"a\"],\"held_out\":1}}", "data.held_out|1|0 and 0.9"},
         {"{" MODEL ",\"data\":{\"sources\":[\"a\"],\"vocab\":2147483648}}",
          "data.vocab|2147483648|0 and 16777216"},

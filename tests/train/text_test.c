@@ -194,7 +194,8 @@ static double first_share(const char *mix)
     struct em_packed packed = {0};
     CHECK_OK(em_recipe_open(&q, &recipe));
     CHECK_OK(em_choose_tokenizer(&recipe, NULL, 0, NULL, &choice));
-    CHECK_OK(em_batches_open(&recipe, choice.tokenizer, 300, NULL, false, NULL, &batches));
+    CHECK_OK(em_batches_open(&recipe, choice.tokenizer, &(struct em_model){.vocabulary = 300}, NULL,
+                             false, NULL, &batches));
     size_t count[2] = {0};
     for (uint64_t step = 0; step < 200; step++) {
         CHECK_OK(em_batches_fill(&batches, step, 0, batches.batch, &packed));
