@@ -58,6 +58,7 @@ void cli_print_json_string(const char *s)
 
 void cli_print_owned(char *text)
 {
-    if (text) fputs(text, stdout);
+    errno = 0;
+    if (text && fputs(text, stdout) < 0 && !output_error) output_error = errno;
     ember_free(text);
 }

@@ -57,7 +57,8 @@ ember_status em_layer_type_check(const ember_layer_type *type, const char *where
         if (parts[i].needed && !parts[i].there)
             return em_fail(EMBER_E_CONFIG, "%s: the %s %s has no %s", where,
                            ember_kind_name(type->kind), type->name, parts[i].what);
-    if (type->flags & ~(unsigned)(EMBER_NOT_CAUSAL | EMBER_MIXES_BATCH | EMBER_GROUPABLE))
+    if (type->flags &
+        ~(unsigned)(EMBER_NOT_CAUSAL | EMBER_MIXES_BATCH | EMBER_GROUPABLE | EMBER_IMAGES))
         return em_fail(EMBER_E_CONFIG, "%s: %s has flags that are not known: %#x", where,
                        type->name, type->flags);
     if (type->size < sizeof(ember_layer) || type->size > MAX_LAYER_SIZE)

@@ -241,7 +241,7 @@ static void batches_end_where_their_file_does(void **state)
               EMBER_E_CONFIG, "has batches for 3");
     run_fails(&(struct run){.recipe = run_recipe(dir, "few2.json", few, 0, "\"batch\": 5"),
                             .out = test_path(dir, "few2")},
-              EMBER_E_CONFIG, "train.batch is 5, but input_ids");
+              EMBER_E_CONFIG, "train.batch is 5, but the batches of");
 }
 
 static void free_block_lists_are_trained(void **state)

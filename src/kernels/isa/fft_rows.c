@@ -12,7 +12,7 @@ ALWAYS float *place(float *x, size_t N, size_t i)
     return i < N ? x + em_fft_row(i) : x + em_fft_row(i - N) + EM_FFT_LANES;
 }
 
-ALWAYS void read(float *to, const struct em_fft_rows *r, size_t t, bool full)
+ALWAYS void load_row(float *to, const struct em_fft_rows *r, size_t t, bool full)
 {
     const float *x = r->x + t * r->stride, *gate = r->gate ? r->gate + t * r->gate_stride : NULL;
     for (size_t v = 0; v < EM_FFT_LANES; v += VF32_LANES) {
@@ -36,10 +36,10 @@ void EM_K(fft_read_f32)(float *x, size_t N, size_t first, const struct em_fft_ro
     zero(x, N, 0, first);
     if (rows->lanes == EM_FFT_LANES)
         for (size_t t = 0; t < rows->count; t++)
-            read(place(x, N, first + t), rows, t, true);
+            load_row(place(x, N, first + t), rows, t, true);
     else
         for (size_t t = 0; t < rows->count; t++)
-            read(place(x, N, first + t), rows, t, false);
+            load_row(place(x, N, first + t), rows, t, false);
     zero(x, N, first + rows->count, 2 * N);
 }
 
