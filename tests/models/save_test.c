@@ -34,7 +34,8 @@ static void save(const struct em_model *m, const char *folder, enum em_st_dtype 
 
 static bool is_buffer(const char *name)
 {
-    static const char *const kinds[] = {"expert_bias", "modulation.deltas", "pos_emb.t"};
+    static const char *const kinds[] = {"expert_bias", "modulation.deltas", "pos_emb.t",
+                                        "sparsity_mask"};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (strstr(name, kinds[i])) return true;
     return false;
@@ -117,7 +118,13 @@ static void check_round_trip(const char *name, enum em_st_dtype dtype)
     if (!json_is_true(json_object_get(config, "wired"))) {
         CHECK_OK(em_model_create(config, "config.json", NULL, &bare));
         assert_int_equal(bare->n_values, m->n_values);
-        assert_true(json_equal(bare->form, m->form));
+        // A free block list is its own form, with the files' width in it.
+        json_t *made = json_copy(bare->form), *given = json_copy(m->form);
+        json_object_del(made, "dtype");
+        json_object_del(given, "dtype");
+        if (!json_equal(made, given)) fail_msg("%s: the config alone makes another model", name);
+        json_decref(made);
+        json_decref(given);
         em_model_close(bare);
     }
     assert_string_equal(json_string_value(json_object_get(config, "dtype")),
