@@ -131,6 +131,14 @@ static void work_on(struct em_pool *pool, uint32_t phase, unsigned number)
     }
 }
 
+// A thread that comes late does not hide one that sleeps after a later phase.
+static void announce_sleep(struct em_pool *pool, uint32_t seen)
+{
+    uint64_t said = atomic_load(&pool->sleepers);
+    while (!said || (int32_t)(seen - (uint32_t)(said - 1)) > 0)
+        if (atomic_compare_exchange_weak(&pool->sleepers, &said, (uint64_t)seen + 1)) return;
+}
+
 static uint32_t wait_for_phase(struct em_pool_worker *self, uint32_t seen)
 {
     struct em_pool *pool = self->pool;
@@ -148,7 +156,7 @@ static uint32_t wait_for_phase(struct em_pool_worker *self, uint32_t seen)
     }
     // Said before the phase is looked at again: the caller does it in reverse.
     atomic_store(&self->asleep, true);
-    atomic_store(&pool->sleepers, 1);
+    announce_sleep(pool, seen);
     while ((phase = atomic_load(&pool->phase)) == seen)
         futex_wait(&pool->phase, seen);
     atomic_store(&self->asleep, false);
@@ -176,8 +184,12 @@ static void wait_for_done(struct em_pool *pool)
 
 static void start_phase(struct em_pool *pool)
 {
-    atomic_fetch_add(&pool->phase, 1);
-    if (atomic_load(&pool->sleepers) && atomic_exchange(&pool->sleepers, 0)) {
+    const uint32_t phase = atomic_fetch_add(&pool->phase, 1) + 1;
+    uint64_t after = atomic_load(&pool->sleepers);
+    if (after) {
+        // Who sleeps after this very phase, which is over already, has to be found by the next one.
+        if (after != (uint64_t)phase + 1)
+            (void)atomic_compare_exchange_strong(&pool->sleepers, &after, 0);
         futex_wake(&pool->phase);
         pool->woken = em_pool_clock();
     } else if (pool->woken && em_pool_clock() - pool->woken > late_nanoseconds) {

@@ -44,8 +44,9 @@ struct em_pool {
 
     alignas(EM_POOL_LINE) _Atomic uint32_t phase;
     alignas(EM_POOL_LINE) atomic_size_t left; // units not done yet
-    // 1: somebody sleeps until the phase changes, or did not see that he need not.
-    alignas(EM_POOL_LINE) _Atomic uint32_t sleepers;
+    // 1 + the phase after which somebody sleeps until the next, or did not see that he need not; 0:
+    // all of those were woken.
+    alignas(EM_POOL_LINE) _Atomic uint64_t sleepers;
     _Atomic uint32_t caller_sleeps;
     atomic_bool stop;
 
