@@ -175,7 +175,9 @@ static void wait_for_done(struct em_pool *pool)
         em_pool_hand_over(&pool->workers[0]);
     }
     for (;;) {
-        atomic_store(&pool->caller_sleeps, 1);
+        // An exchange, as emulators of weakly ordered processors let a load pass the store before
+        // it.
+        (void)atomic_exchange(&pool->caller_sleeps, 1);
         if (atomic_load(&pool->left) == 0) break;
         futex_wait(&pool->caller_sleeps, 1);
     }
