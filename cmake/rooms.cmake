@@ -102,10 +102,6 @@ function(ember_kernels isa)
   ember_room_target(kernels_${isa})
   target_compile_definitions(kernels_${isa} PRIVATE EM_ISA=${isa} EM_ISA_${isa}=1)
   target_compile_options(kernels_${isa} PRIVATE $<$<NOT:$<CONFIG:Debug>>:-O3> ${ARGN})
-  if(EMBER_FUZZ)
-    # Parsers are what is fuzzed: sanitizers and coverage in unrolled kernels only take clang minutes a file.
-    target_compile_options(kernels_${isa} PRIVATE -O1 -fno-sanitize=all)
-  endif()
 endfunction()
 
 # Sources for one instruction beyond their set; elsewhere they are empty, or hand on to what the set has.
@@ -118,6 +114,13 @@ elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
     src/kernels/isa/attention_gradient_bf16.c PROPERTIES COMPILE_OPTIONS -march=armv8.2-a+bf16)
   set_source_files_properties(src/kernels/isa/gemm_i8_dot.c PROPERTIES COMPILE_OPTIONS -march=armv8.2-a+dotprod)
   set_source_files_properties(src/kernels/isa/gemm_i8_matrix.c PROPERTIES COMPILE_OPTIONS -march=armv8.2-a+i8mm)
+endif()
+
+if(EMBER_FUZZ)
+  # Parsers are what is fuzzed: sanitizers and coverage in unrolled kernels only take clang minutes a file. Options of a
+  # source follow those of every target, so they have the last word.
+  file(GLOB kernel_sources CONFIGURE_DEPENDS src/kernels/isa/*.c)
+  set_property(SOURCE ${kernel_sources} APPEND PROPERTY COMPILE_OPTIONS -O1 -fno-sanitize=all)
 endif()
 
 ember_kernels(scalar)

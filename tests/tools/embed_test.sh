@@ -8,7 +8,7 @@ source=$2
 cc=$3
 scratch=$4
 rm -rf "$scratch"
-mkdir -p "$scratch/work/text"
+mkdir -p "$scratch/sources/text"
 cd "$scratch"
 fail() {
     echo "$1" >&2
@@ -41,9 +41,9 @@ static=$(pkg-config --cflags --libs --static ember)
 lines=$(grep -cvE '^ *(//.*|#include.*|[{}])?$' "$source/examples/embed/train.c")
 [ "$lines" -le 10 ] || fail "examples/embed/train.c has $lines lines"
 
-cp "$source"/examples/embed/* work
-cp "$source"/docs/*.md "$source/README.md" work/text
-cd work
+cp "$source"/examples/embed/* sources
+cp "$source"/docs/*.md "$source/README.md" sources/text
+cd sources
 strict="-std=c17 -Wall -Wextra -Werror -O1"
 # shellcheck disable=SC2086 # several words on purpose
 compile() { "$cc" $strict "$@" || fail "cannot be compiled: $*"; }
