@@ -558,7 +558,8 @@ EMBER_API EMBER_CHECKED ember_status ember_last_rows(ember_flow *flow, ember_ten
 /**
  * loss [1] = loss_scale * sum of -log softmax(x w^T + bias)[target] over the batch's scored tokens,
  * in nats; x [T, D], w [V, D]. Never holds [T, V]. nll [T] (0 where not scored) if not NULL. Its
- * gradient is computed in forward.
+ * gradient is computed in forward. x may have a row for each sequence, [S, D]: the target of such a
+ * row is that of the sequence's last place, and nll is [S].
  */
 EMBER_API EMBER_CHECKED ember_status ember_cross_entropy(ember_flow *flow, ember_tensor *x,
                                                          ember_tensor *w, ember_tensor *bias,
@@ -568,11 +569,10 @@ EMBER_API EMBER_CHECKED ember_status ember_cross_entropy(ember_flow *flow, ember
 EMBER_API EMBER_CHECKED ember_status ember_mean_square(ember_flow *flow, ember_tensor *x,
                                                        ember_tensor **loss);
 
-/** error [T] = the mean over a row of (x - value)^2, the values [T, M] being the trainer's; loss [1]
- * = loss_scale * their sum. */
+/** error [T] = the mean over a row of (x - value)^2, the values [T, M] being the trainer's; loss
+ * [1] = loss_scale * their sum. */
 EMBER_API EMBER_CHECKED ember_status ember_squared_error(ember_flow *flow, ember_tensor *x,
-                                                         ember_tensor **loss,
-                                                         ember_tensor **error);
+                                                         ember_tensor **loss, ember_tensor **error);
 
 #ifdef __cplusplus
 }

@@ -1,7 +1,8 @@
 // Training on float sequences from a file: `inputs` [S, B, T, I] (f32), one slice a step, over and
 // over; `timespans` [S, B, T] (> 0; 1 where absent); `lengths` [S, B] (I32 or I64, 1 to T; T where
 // absent); and what is to be learnt: `targets` [S, B, T, M] (squared errors at every place), or
-// `labels` [S, B] (I32 or I64: the class that the last place of a sequence is to tell).
+// `labels` [S, B] (I32 or I64: the class that the one output of a sequence, pooled or at its last
+// place, is to tell).
 #ifndef EM_DATA_TENSORS_H
 #define EM_DATA_TENSORS_H
 

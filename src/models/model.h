@@ -102,7 +102,8 @@ enum em_head {
     EM_HEAD_ALL,    // logits (or outputs) of every token [T, V]
     EM_HEAD_LAST,   // of each sequence's last token [S, V]
     EM_HEAD_VALUES, // the loss [1]: squared errors from the run's values, and their means [T]
-    EM_HEAD_LABELS, // the loss [1]: cross-entropy of the batch's targets, of models of `inputs`
+    EM_HEAD_LABELS, // of one output a sequence, pooled or at its last place: the loss [1], the
+                    // cross-entropy [S] with the target of that place, and logits [S, V]
     EM_HEAD_LOSS,   // the loss [1] (and the negative log-likelihoods [T]), never [T, V]
 };
 struct em_model_outputs {

@@ -2,6 +2,8 @@
 // -log softmax(x w^T + bias)[target], in nats. x [T, D], w [V, D], bias [V]; nll [T], 0 where not
 // scored.
 //
+// Where x has a row for each sequence, that row has the target of the sequence's last place.
+//
 // [T, V] never exists: rows go through in chunks whose logits live in scratch. What the gradient
 // needs is at hand then, so a forward that a backward follows computes it: dx of the loss into
 // saved[0], dw and dbias added straight to the parameters' gradients, as if the loss's own gradient
@@ -23,6 +25,12 @@ static size_t chunk_rows(size_t V)
 {
     const size_t rows = ((size_t)1 << 24) / V / 16 * 16;
     return rows < 128 ? 128 : rows > 512 ? 512 : rows;
+}
+
+static int32_t target_of(const struct em_call *c, size_t row)
+{
+    const ember_batch *b = c->exec->batch;
+    return b->targets[em_has_token_rows(c->in[X]) ? row : b->offset[row + 1] - 1];
 }
 
 static size_t at_most(size_t a, size_t b)
@@ -114,7 +122,7 @@ static void softmax_rows(void *arg, size_t begin, size_t end, unsigned thread)
     const struct walk *k = arg;
     const size_t V = k->call->in[W]->dim[0];
     for (size_t i = begin; i < end; i++) {
-        const size_t row = (size_t)k->rows[i], target = (size_t)k->call->exec->batch->targets[row];
+        const size_t row = (size_t)k->rows[i], target = (size_t)target_of(k->call, row);
         float *z = k->logits + i * V, nll;
         if (k->gradient)
             nll = em_kernels()->cross_entropy_f32(z, V, target,
@@ -198,7 +206,7 @@ static size_t list_scored(const struct em_call *c, int32_t *scored)
 {
     size_t n = 0;
     for (size_t t = 0; t < c->in[X]->dim[0]; t++)
-        if (c->exec->batch->targets[t] >= 0) scored[n++] = (int32_t)t;
+        if (target_of(c, t) >= 0) scored[n++] = (int32_t)t;
     return n;
 }
 
@@ -293,7 +301,7 @@ static void reference_forward(const struct em_call *c)
 {
     double *z = em_scratch_take(em_scratch_of(c), c->in[W]->dim[0] * sizeof *z), sum = 0;
     for (size_t t = 0; t < c->in[X]->dim[0]; t++) {
-        const int32_t target = c->exec->batch->targets[t];
+        const int32_t target = target_of(c, t);
         const double nll = target < 0 ? 0 : reference_logits(c, t, z) - z[target];
         em_f32(c->out[NLL])[t] = (float)nll;
         sum += nll;
@@ -309,7 +317,7 @@ static void reference_backward(const struct em_call *c)
     double *z = em_scratch_take(em_scratch_of(c), w.count * sizeof *z);
     em_zero_fresh(c, X);
     for (size_t t = 0; t < x.count; t++) {
-        const int32_t target = c->exec->batch->targets[t];
+        const int32_t target = target_of(c, t);
         if (target < 0) continue;
         const double top = reference_logits(c, t, z);
         const double factor = (double)em_f32(c->out[LOSS]->grad)[0] * c->exec->loss_scale +
@@ -343,7 +351,9 @@ const struct em_op em_op_cross_entropy = {
 ember_status ember_cross_entropy(ember_flow *flow, ember_tensor *x, ember_tensor *w,
                                  ember_tensor *bias, ember_tensor **loss, ember_tensor **nll)
 {
-    EM_TRY(em_check_token_rows(flow, "cross_entropy", x));
+    size_t each;
+    if (!x || !em_has_sequence_rows(x, &each) || each > 1)
+        EM_TRY(em_check_token_rows(flow, "cross_entropy", x));
     struct em_call *c = em_call_new(flow, &em_op_cross_entropy, INPUTS);
     if (!c) return EMBER_E_NOMEM;
     c->in[X] = x;

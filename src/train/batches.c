@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "base/rng.h"
 #include "formats/hash.h"
 
 // Shares between those of size and equal ones, so that a small domain is not drowned by a large
@@ -93,6 +94,13 @@ static ember_status open_tensors(const struct em_recipe *recipe, const struct em
     if (recipe->train.accumulate > b->batch)
         return em_fail(EMBER_E_CONFIG, "%s: train.accumulate is %zu; a batch has %zu rows",
                        recipe->name, recipe->train.accumulate, b->batch);
+    if (!*recipe->data.tensors_held_out) return EMBER_OK;
+    EM_TRY(em_tensors_open(recipe->data.tensors_held_out, model->input_size, model->output_size,
+                           &b->held_out));
+    if (!b->held_out.labels != !b->tensors.labels || b->held_out.seq > b->seq)
+        return em_fail(EMBER_E_CONFIG, "%s: %s has to have %s as %s has, of at most %zu places",
+                       recipe->name, recipe->data.tensors_held_out,
+                       b->tensors.labels ? "labels" : "targets", recipe->data.tensors, b->seq);
     return EMBER_OK;
 }
 
@@ -118,6 +126,7 @@ void em_batches_close(struct em_batches *b)
     if (b->text) em_dataset_close(&b->dataset);
     if (b->ids.file) em_ids_close(&b->ids);
     if (b->tensors.file) em_tensors_close(&b->tensors);
+    if (b->held_out.file) em_tensors_close(&b->held_out);
     em_complement_close(&b->complement);
     *b = (struct em_batches){0};
 }
@@ -144,6 +153,8 @@ uint64_t em_batches_scored(const struct em_batches *b, uint64_t step)
 uint64_t em_batches_hash(const struct em_batches *b)
 {
     if (b->text) return em_dataset_hash(&b->dataset);
+    if (b->held_out.file)
+        return em_hash64(em_tensors_hash(&b->tensors), 1, em_tensors_hash(&b->held_out));
     if (b->tensors.file) return em_tensors_hash(&b->tensors);
     return em_hash_bytes(b->ids.ids->data, b->ids.ids->bytes);
 }

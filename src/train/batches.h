@@ -14,8 +14,9 @@ struct em_batches {
     struct em_dataset dataset;
     struct em_sampler *sampler;
     struct em_ids_source ids;
-    struct em_tensor_source tensors; // with a file: from this instead
-    size_t batch, seq;               // rows a step, tokens a row
+    struct em_tensor_source tensors;  // with a file: from this instead,
+    struct em_tensor_source held_out; // and with a file: scored, never trained on
+    size_t batch, seq;                // rows a step, tokens a row
     size_t seq_start, seq_stage;
     double reverse_share; // of sequences that are read as their other strand
     struct em_complement complement;

@@ -52,19 +52,38 @@ ember_status em_evaluate(struct em_stepper *s, const struct em_evaluation *e,
         scores[d] = (struct em_score){0};
         em_windows_init(&w, e->dataset, d, &options);
         for (;;) {
-            double nats;
-            uint64_t scored;
+            struct em_scored scored;
             EM_TRY(em_windows_next(&w, &s->packed, &more));
             if (!more) break;
             if (em_interrupted()) return em_fail(EMBER_E_INTERRUPTED, "stopped while evaluating");
-            const ember_status status = em_stepper_evaluate(s, &nats, &scored);
+            const ember_status status = em_stepper_evaluate(s, &scored);
             if (status != EMBER_OK) return em_fail_in(status, "%s", e->dataset->domains[d].name);
             if (e->experts) EM_TRY(count_experts(s, e->experts, d));
-            scores[d].nats += nats;
+            scores[d].nats += scored.loss;
             scores[d].bytes += em_packed_bytes(&s->packed);
-            scores[d].tokens += scored;
+            scores[d].tokens += scored.places;
         }
     }
+    return EMBER_OK;
+}
+
+ember_status em_evaluate_tensors(struct em_stepper *s, const struct em_tensor_source *source,
+                                 struct em_scored *out)
+{
+    const struct em_stepper_options *o = &s->options;
+    const size_t most = (o->batch + o->accumulate - 1) / o->accumulate; // rows of a part
+    struct em_scored sum = {0}, part;
+    for (uint64_t slice = 0; slice < source->slices; slice++)
+        for (size_t first = 0, n; first < source->batch; first += n) {
+            n = source->batch - first < most ? source->batch - first : most;
+            if (em_interrupted()) return em_fail(EMBER_E_INTERRUPTED, "stopped while evaluating");
+            EM_TRY(em_tensors_fill(source, slice, first, n, &s->packed));
+            EM_TRY(em_stepper_evaluate(s, &part));
+            sum.loss += part.loss;
+            sum.places += part.places;
+            sum.right += part.right;
+        }
+    *out = sum;
     return EMBER_OK;
 }
 

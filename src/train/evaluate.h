@@ -30,6 +30,10 @@ struct em_evaluation {
 ember_status em_evaluate(struct em_stepper *s, const struct em_evaluation *e,
                          struct em_score *scores) EMBER_CHECKED;
 
+// The same for float sequences, whose rows have to be no longer than those that are trained on.
+ember_status em_evaluate_tensors(struct em_stepper *s, const struct em_tensor_source *source,
+                                 struct em_scored *out) EMBER_CHECKED;
+
 // For every router of the stepper; em_expert_views_free(NULL, ..) is fine.
 ember_status em_expert_views_new(const struct em_stepper *s, const struct em_dataset *dataset,
                                  struct em_expert_view **out) EMBER_CHECKED;

@@ -56,13 +56,36 @@ static json_t *result_json(const struct em_training *t, const struct em_score *s
 {
     const struct em_progress *p = &t->progress;
     const struct em_forecast *f = &t->forecast;
-    return json_pack("{s:s, s:I, s:I, s:f, s:f, s:o, s:I, s:o, s:{s:I, s:f}, s:{s:I, s:f}}",
-                     "folder", t->run.dir, "steps", (json_int_t)p->step, "tokens",
-                     (json_int_t)p->tokens, "seconds", p->seconds, "loss", p->last_loss, "best_bpb",
-                     em_json_finite(p->best), "best_step", (json_int_t)p->best_step, "domains",
-                     domains_json(t, scores), "foretold", "memory_bytes", (json_int_t)f->memory,
-                     "seconds", f->total_seconds, "measured", "memory_bytes",
-                     (json_int_t)em_process_peak(), "seconds", em_clock_seconds() - t->started);
+    json_t *json = json_pack(
+        "{s:s, s:I, s:I, s:f, s:f, s:o, s:I, s:o, s:{s:I, s:f}, s:{s:I, s:f}}", "folder",
+        t->run.dir, "steps", (json_int_t)p->step, "tokens", (json_int_t)p->tokens, "seconds",
+        p->seconds, "loss", p->last_loss, "best_bpb", em_json_finite(p->best), "best_step",
+        (json_int_t)p->best_step, "domains", domains_json(t, scores), "foretold", "memory_bytes",
+        (json_int_t)f->memory, "seconds", f->total_seconds, "measured", "memory_bytes",
+        (json_int_t)em_process_peak(), "seconds", em_clock_seconds() - t->started);
+    const struct em_scored *scored = &t->scored;
+    if (json && scored->places &&
+        json_object_set_new(
+            json, "held_out",
+            json_pack("{s:f, s:I, s:I}", "loss", scored->loss / (double)scored->places, "places",
+                      (json_int_t)scored->places, "right", (json_int_t)scored->right)) != 0) {
+        json_decref(json);
+        return NULL;
+    }
+    return json;
+}
+
+// What the last evaluation found, in words.
+static ember_status tell_scored(const struct em_training *t, struct em_train_result *result)
+{
+    const struct em_scored *s = &t->scored;
+    EM_TRY(em_buf_printf(&result->text, "held out: loss %.4g", s->loss / (double)s->places));
+    if (t->batches.held_out.labels)
+        EM_TRY(em_buf_printf(&result->text, ", %llu of %llu right (%.2f %%)",
+                             (unsigned long long)s->right, (unsigned long long)s->places,
+                             100 * (double)s->right / (double)s->places));
+    return em_buf_printf(&result->text, "; least loss %.4g after step %llu (best/)\n",
+                         t->progress.best, (unsigned long long)t->progress.best_step);
 }
 
 static ember_status write_all(struct em_training *t, const struct em_score *scores,
@@ -74,6 +97,7 @@ static ember_status write_all(struct em_training *t, const struct em_score *scor
     if (status == EMBER_OK) status = em_run_report_sketch(&r, STDOUT_FILENO, &result->text);
     em_run_report_close(&r);
     if (status == EMBER_OK) status = em_write_card(t, scores);
+    if (status == EMBER_OK && t->scored.places) status = tell_scored(t, result);
     if (status == EMBER_OK)
         status = em_buf_printf(&result->text, "model   %s\nreport  %s/report.html\n", t->run.dir,
                                t->run.dir);
@@ -93,8 +117,10 @@ ember_status em_run_finish(struct em_training *t, struct em_train_result *result
         status = em_expert_views_new(&t->stepper, &t->batches.dataset, &views);
         if (status == EMBER_OK) status = score(t, scores, views);
     } else if (status == EMBER_OK) {
-        // Nothing is held out, so the best weights that are known are the last.
-        status = em_run_save_best(t);
+        // Where nothing is held out, the best weights that are known are the last.
+        status = t->batches.held_out.file
+                     ? em_evaluate_tensors(&t->stepper, &t->batches.held_out, &t->scored)
+                     : em_run_save_best(t);
         if (status == EMBER_OK) status = em_write_eval(t, scores);
     }
     // The report, its samples and its yardsticks have their room.

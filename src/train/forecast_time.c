@@ -67,12 +67,12 @@ static ember_status measure_step(struct em_training *t, double *step)
 static ember_status measure_evaluation(struct em_training *t, double *token)
 {
     enum { TIMES = 3 };
-    double seconds[TIMES], nats, total = 0;
-    uint64_t scored;
+    double seconds[TIMES], total = 0;
+    struct em_scored scored;
     size_t n = 0;
     while (n < TIMES && total < 1) {
         const double start = em_clock_seconds();
-        EM_TRY(em_stepper_evaluate(&t->stepper, &nats, &scored));
+        EM_TRY(em_stepper_evaluate(&t->stepper, &scored));
         seconds[n] = em_clock_seconds() - start;
         total += seconds[n++];
     }
@@ -85,7 +85,8 @@ static ember_status measure_evaluation(struct em_training *t, double *token)
 // Held-out tokens of one evaluation of at most `limit` tokens a domain.
 static double evaluation_tokens(const struct em_training *t, uint64_t limit)
 {
-    double tokens = 0;
+    const struct em_tensor_source *held = &t->batches.held_out;
+    double tokens = held->file ? (double)held->slices * (double)(held->batch * held->seq) : 0;
     for (size_t d = 0; t->untrained && d < t->batches.dataset.count; d++) {
         const uint64_t have = t->batches.dataset.domains[d].held_out_tokens;
         tokens += (double)(have < limit ? have : limit);
@@ -95,7 +96,7 @@ static double evaluation_tokens(const struct em_training *t, uint64_t limit)
 
 uint64_t em_evaluation_every(const struct em_training *t)
 {
-    if (!t->untrained) return 0;
+    if (!t->untrained && !t->batches.held_out.file) return 0;
     if (t->recipe.train.eval_every) return t->recipe.train.eval_every;
     return (t->progress.steps + 9) / 10;
 }
@@ -137,7 +138,7 @@ static struct costs find_costs(const struct em_training *t)
     c.state = 20 * f->file_seconds + (2 * weights + moments) * f->byte_seconds;
     c.begin = 12 * f->file_seconds + (t->progress.step ? 0 : f->evaluation_seconds * full);
     c.end = f->evaluation_seconds * full + c.state + report_seconds(t, full) +
-            (t->untrained ? 0 : best) + 8 * f->file_seconds;
+            (t->untrained || t->batches.held_out.file ? 0 : best) + 8 * f->file_seconds;
     return c;
 }
 

@@ -94,6 +94,7 @@ static ember_status normalise_data(json_t *recipe, const char *name)
     }
     EM_TRY(absolute_member(data, "ids"));
     EM_TRY(absolute_member(data, "tensors"));
+    EM_TRY(absolute_member(data, "tensors_held_out"));
     EM_TRY(absolute_member(data, "cache"));
     const char *tokenizer = json_string_value(json_object_get(data, "tokenizer"));
     return em_tokenizer_is_built_in(tokenizer) ? EMBER_OK : absolute_member(data, "tokenizer");
@@ -304,7 +305,8 @@ static const char *const changeable[] = {
     "train.beta2",        "train.eps",        "train.schedule",     "train.decay_ratio",
     "train.decay_shape",  "train.eval_every", "train.save_every",   "train.save_minutes",
     "train.log_every",    "train.recompute",  "train.accumulate",   "train.dtype",
-    "data.cache",         "data.ids",         "data.tensors",       "data.sources[].path"};
+    "data.cache",         "data.ids",         "data.tensors",       "data.tensors_held_out",
+    "data.sources[].path"};
 
 // Whether `path`, of which "[3]" stands for "[]", is `name` or below it.
 static bool lies_in(const char *path, const char *name)

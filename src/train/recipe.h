@@ -23,7 +23,7 @@ struct em_train_settings { // "train"
 
 struct em_data_settings { // "data"
     const ember_config *sources;
-    const char *ids, *tensors, *tokenizer, *text_key, *cache;
+    const char *ids, *tensors, *tensors_held_out, *tokenizer, *text_key, *cache;
     size_t vocab;
     double held_out, mix, reverse_complement;
     int format;

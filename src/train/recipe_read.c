@@ -60,8 +60,11 @@ const ember_option em_data_settings_table[] = {
         struct em_data_settings, tensors,
         "for models of `inputs`: safetensors with inputs [S, B, T, I], optional "
         "timespans [S, B, T] and lengths [S, B], and targets [S, B, T, M] (mean squared "
-        "error) or labels [S, B] (cross-entropy at last places): one slice a step, over "
-        "and over"),
+        "error) or labels [S, B] (cross-entropy of one output a sequence): one slice a step, "
+        "over and over"),
+    EMBER_OPT_STRING(struct em_data_settings, tensors_held_out,
+                     "beside tensors: as they are, scored every train.eval_every steps and never "
+                     "trained on; best/ has the weights of the least loss"),
     EMBER_OPT_STRING(struct em_data_settings, tokenizer,
                      "a folder or tokenizer.json; or \"bytes\", \"dna\" (nucleotides) or "
                      "\"characters:ABC\"; empty: the model folder's, else one is trained on the "
@@ -235,6 +238,8 @@ static ember_status read_data(struct em_recipe *r)
             r->name);
     if (kinds > 1)
         return em_fail(EMBER_E_CONFIG, "%s: sources, ids and tensors exclude each other", where);
+    if (*r->data.tensors_held_out && !*r->data.tensors)
+        return em_fail(EMBER_E_CONFIG, "%s: data.tensors_held_out needs data.tensors", where);
     return EMBER_OK;
 }
 

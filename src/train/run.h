@@ -12,7 +12,8 @@ struct em_progress {
     uint64_t step, steps, tokens; // done, in all, trained on
     uint64_t evaluated;           // the last step after which held-out text was scored
     double seconds;               // of training
-    double best;                  // mean bits per byte on held-out text, NAN before the first
+    double best;                  // mean bits per byte on held-out text, or the loss on held-out
+                                  // float sequences; NAN before the first
     uint64_t best_step;
     double last_loss;
 };
@@ -58,6 +59,7 @@ struct em_training {
     struct em_score *untrained; // [domains], NULL without held-out text
     size_t context;             // of evaluation windows
     double held_out;            // bits per byte of the last evaluation, NAN before it
+    struct em_scored scored;    // of float sequences, by the last evaluation; 0 places: none
 };
 
 // ---- run_folder.c: the run's folder ----

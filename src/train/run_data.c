@@ -49,6 +49,16 @@ static json_t *domain_json(const struct em_domain *d, const char *source)
                      files_json(d->cache.files, d->cache.file_count));
 }
 
+static ember_status add_file(json_t **list, const char *domain, uint64_t tokens, const char *path)
+{
+    struct em_file_hash hash;
+    EM_TRY(em_hash_file(path, false, &hash));
+    const struct em_cache_file file = {(char *)(uintptr_t)path, hash.bytes, hash.xxh3};
+    *list = em_json_add(*list, json_pack("{s:s, s:I, s:o}", "domain", domain, "train_tokens",
+                                         (json_int_t)tokens, "files", files_json(&file, 1)));
+    return EMBER_OK;
+}
+
 // What the run is trained on now.
 static ember_status describe(const struct em_training *t, json_t **out)
 {
@@ -58,19 +68,17 @@ static ember_status describe(const struct em_training *t, json_t **out)
             list = em_json_add(
                 list, domain_json(&t->batches.dataset.domains[d], t->recipe.sources[d].path));
     } else {
-        struct em_file_hash hash;
-        const bool tensors = t->batches.tensors.file != NULL;
-        const char *path = tensors ? t->recipe.data.tensors : t->recipe.data.ids;
-        const ember_status status = em_hash_file(path, false, &hash);
+        const struct em_batches *b = &t->batches;
+        const uint64_t tokens = b->slices * b->scored;
+        ember_status status = b->tensors.file
+                                  ? add_file(&list, "tensors", tokens, t->recipe.data.tensors)
+                                  : add_file(&list, "ids", tokens, t->recipe.data.ids);
+        if (status == EMBER_OK && b->held_out.file)
+            status = add_file(&list, "held out", 0, t->recipe.data.tensors_held_out);
         if (status != EMBER_OK) {
             json_decref(list);
             return status;
         }
-        const struct em_cache_file file = {(char *)(uintptr_t)path, hash.bytes, hash.xxh3};
-        list = em_json_add(list, json_pack("{s:s, s:I, s:o}", "domain", tensors ? "tensors" : "ids",
-                                           "train_tokens",
-                                           (json_int_t)(t->batches.slices * t->batches.scored),
-                                           "files", files_json(&file, 1)));
     }
     *out = list;
     return list ? EMBER_OK : em_fail(EMBER_E_NOMEM, "out of memory");

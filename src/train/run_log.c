@@ -207,3 +207,23 @@ ember_status em_run_log_eval(struct em_run_log *log, uint64_t step, uint64_t tok
     json_decref(line);
     return status;
 }
+
+ember_status em_run_log_scored(struct em_run_log *log, uint64_t step, uint64_t tokens,
+                               const struct em_scored *scored, bool labels)
+{
+    const double n = (double)scored->places, accuracy = (double)scored->right / n;
+    const struct em_tensorboard_scalar scalar[] = {{"eval/loss", (float)(scored->loss / n)},
+                                                   {"eval/accuracy", (float)accuracy}};
+    json_t *line =
+        json_pack("{s:I, s:I, s:f, s:I}", "step", (json_int_t)step, "tokens", (json_int_t)tokens,
+                  "loss", scored->loss / n, "places", (json_int_t)scored->places);
+    if (labels && line && json_object_set_new(line, "accuracy", json_real(accuracy)) != 0) {
+        json_decref(line);
+        return em_fail(EMBER_E_NOMEM, "out of memory");
+    }
+    ember_status status = write_line(&log->eval, &log->eval_bytes, line);
+    json_decref(line);
+    if (status == EMBER_OK)
+        status = em_tensorboard_write(&log->board, (int64_t)step, scalar, labels ? 2 : 1);
+    return status;
+}

@@ -36,6 +36,9 @@ ember_status em_run_log_step(struct em_run_log *log, const struct em_log_line *l
 ember_status em_run_log_eval(struct em_run_log *log, uint64_t step, uint64_t tokens,
                              const struct em_dataset *dataset,
                              const struct em_score *scores) EMBER_CHECKED;
+// Of float sequences; `labels`: they have an accuracy.
+ember_status em_run_log_scored(struct em_run_log *log, uint64_t step, uint64_t tokens,
+                               const struct em_scored *scored, bool labels) EMBER_CHECKED;
 ember_status em_run_log_sync(struct em_run_log *log) EMBER_CHECKED;
 
 #endif

@@ -152,17 +152,19 @@ ember_status em_training_setup(struct em_training *t)
     EM_TRY(check_same_data(t));
     EM_TRY(em_trainable_open(t->model, t->recipe.optimizer, t->recipe.optimizer_options,
                              t->job->pool, &t->trainable));
-    EM_TRY(em_stepper_open(t->model, &t->trainable,
-                           &(struct em_stepper_options){.backend = t->job->backend,
-                                                        .pool = t->job->pool,
-                                                        .bf16 = t->bf16,
-                                                        .recompute = t->recipe.train.recompute,
-                                                        .batch = t->batches.batch,
-                                                        .head = head_of(t),
-                                                        .seq = t->batches.seq,
-                                                        .accumulate = t->recipe.train.accumulate,
-                                                        .seed = t->recipe.seed},
-                           &t->stepper));
+    EM_TRY(
+        em_stepper_open(t->model, &t->trainable,
+                        &(struct em_stepper_options){.backend = t->job->backend,
+                                                     .pool = t->job->pool,
+                                                     .bf16 = t->bf16,
+                                                     .recompute = t->recipe.train.recompute,
+                                                     .batch = t->batches.batch,
+                                                     .head = head_of(t),
+                                                     .whole_rows = t->batches.tensors.file != NULL,
+                                                     .seq = t->batches.seq,
+                                                     .accumulate = t->recipe.train.accumulate,
+                                                     .seed = t->recipe.seed},
+                        &t->stepper));
     t->context = t->batches.seq;
     if (t->batches.text && em_dataset_held_out_tokens(&t->batches.dataset) && !t->untrained) {
         t->untrained = em_calloc(t->batches.dataset.count, sizeof *t->untrained);

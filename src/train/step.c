@@ -37,18 +37,18 @@ ember_status em_stepper_open(struct em_model *model, struct em_trainable *traina
     if (!em_mul_size(rows, o->seq, &tokens))
         return em_fail(EMBER_E_NOMEM, "a batch of %zu sequences of %zu tokens is too large",
                        o->batch, o->seq);
-    EM_TRY(em_program_create(&(struct em_program_options){.backend = o->backend,
-                                                          .pool = o->pool,
-                                                          .packs = model->packs,
-                                                          .max_tokens = tokens,
-                                                          .max_sequences = tokens,
-                                                          .gradients = true,
-                                                          .recompute = o->recompute
-                                                                           ? EM_RECOMPUTE_REGIONS
-                                                                           : EM_RECOMPUTE_CHEAP,
-                                                          .packs_pass_by = o->accumulate == 1,
-                                                          .bf16 = o->bf16},
-                             &s.program));
+    EM_TRY(em_program_create(
+        &(struct em_program_options){.backend = o->backend,
+                                     .pool = o->pool,
+                                     .packs = model->packs,
+                                     .max_tokens = tokens,
+                                     .max_sequences = o->whole_rows ? rows : tokens,
+                                     .gradients = true,
+                                     .recompute =
+                                         o->recompute ? EM_RECOMPUTE_REGIONS : EM_RECOMPUTE_CHEAP,
+                                     .packs_pass_by = o->accumulate == 1,
+                                     .bf16 = o->bf16},
+        &s.program));
     ember_status status = em_model_record(model, s.program, s.options.head, &s.outputs);
     if (status == EMBER_OK && !s.outputs.nll)
         status = em_fail(EMBER_E_UNSUPPORTED,
@@ -87,14 +87,27 @@ void em_stepper_close(struct em_stepper *s)
     *s = (struct em_stepper){0};
 }
 
-// Adds up in the order of places, in double.
-static double sum_nll(const struct em_stepper *s, const ember_batch *b, uint64_t *scored)
+static bool is_largest(const float *x, size_t n, size_t which)
 {
-    double sum = 0;
-    for (size_t t = 0; t < b->n_tokens; t++) {
-        if (b->targets[t] < 0) continue;
-        sum += (double)em_f32(s->outputs.nll)[t];
-        ++*scored;
+    for (size_t i = 0; i < n; i++)
+        if (x[i] > x[which]) return false;
+    return true;
+}
+
+// Adds up in the order of places, in double. A label has a row for its whole sequence.
+static struct em_scored score(const struct em_stepper *s, const ember_batch *b)
+{
+    const struct em_model_outputs *out = &s->outputs;
+    const bool labels = s->options.head == EM_HEAD_LABELS;
+    const size_t rows = labels ? b->n_sequences : b->n_tokens;
+    struct em_scored sum = {0};
+    for (size_t r = 0; r < rows; r++) {
+        const int32_t target = b->targets[labels ? b->offset[r + 1] - 1 : r];
+        if (target < 0) continue;
+        sum.loss += (double)em_f32(out->nll)[r];
+        sum.places++;
+        if (labels)
+            sum.right += is_largest(em_row(out->logits, r), out->logits->dim[1], (size_t)target);
     }
     return sum;
 }
@@ -110,19 +123,18 @@ static void diagnose(const struct em_stepper *s, const struct em_run *run, char 
                       text, size);
 }
 
-ember_status em_stepper_evaluate(struct em_stepper *s, double *nats, uint64_t *scored)
+ember_status em_stepper_evaluate(struct em_stepper *s, struct em_scored *out)
 {
     const struct em_run run = {.batch = &s->packed.batch,
                                .loss_scale = 1,
                                .values = s->packed.values,
                                .seed = s->options.seed};
     EM_TRY(em_program_forward(s->program, &run));
-    *scored = 0;
-    *nats = sum_nll(s, &s->packed.batch, scored);
-    if (isfinite(*nats)) return EMBER_OK;
+    *out = score(s, &s->packed.batch);
+    if (isfinite(out->loss)) return EMBER_OK;
     char where[512];
     diagnose(s, &run, where, sizeof where);
-    return em_fail(EMBER_E_NUMERIC, "the loss on held-out text is not finite: %s", where);
+    return em_fail(EMBER_E_NUMERIC, "the loss on held-out data is not finite: %s", where);
 }
 
 static ember_status not_finite_loss(const struct em_stepper *s, const struct em_run *run,
@@ -210,8 +222,7 @@ static ember_status run_part(struct em_stepper *s, const struct em_step_request 
                                .seed = s->options.seed,
                                .step = q->step * s->options.accumulate + part};
     EM_TRY(em_program_forward(s->program, &run));
-    uint64_t scored = 0;
-    const double nats = sum_nll(s, batch, &scored);
+    const double nats = score(s, batch).loss;
     if (!isfinite(nats)) return not_finite_loss(s, &run, q->step);
     for (size_t i = 0; i < s->n_routers; i++)
         em_router_figures_add(&s->figures[i], &s->routers[i], batch->n_tokens);

@@ -13,6 +13,7 @@ struct em_stepper_options {
     struct em_pool *pool;
     bool bf16, recompute;
     enum em_head head;             // 0: EM_HEAD_LOSS
+    bool whole_rows;               // a row is one sequence; otherwise it may be cut into many
     size_t batch, seq, accumulate; // accumulate: parts that a batch is computed in
     uint64_t seed;
 };
@@ -57,9 +58,11 @@ struct em_step_figures {
 ember_status em_step(struct em_stepper *s, const struct em_step_request *request,
                      struct em_step_figures *out) EMBER_CHECKED;
 
-// A forward pass alone in evaluation mode over the stepper's own batch `packed`; the sum of its
-// negative log-likelihoods in nats.
-ember_status em_stepper_evaluate(struct em_stepper *s, double *nats,
-                                 uint64_t *scored) EMBER_CHECKED;
+struct em_scored {
+    double loss;            // the sum of negative log-likelihoods in nats, or of squared errors
+    uint64_t places, right; // right: of labels, those with the largest logit
+};
+// A forward pass alone in evaluation mode over the stepper's own batch `packed`.
+ember_status em_stepper_evaluate(struct em_stepper *s, struct em_scored *out) EMBER_CHECKED;
 
 #endif

@@ -35,16 +35,27 @@ static void update_display(struct display *d, double loss, double bpb, double se
     blend(&d->step_seconds, seconds, d->weight);
 }
 
+static void tell_scored(const struct em_training *t, char *text, size_t size)
+{
+    const double n = (double)t->scored.places;
+    if (t->batches.held_out.labels)
+        snprintf(text, size, " (held out %.4f, %.2f %% right)", t->scored.loss / n,
+                 100 * (double)t->scored.right / n);
+    else
+        snprintf(text, size, " (held out %.3g)", t->scored.loss / n);
+}
+
 static void show(const struct em_training *t, const struct display *d, bool done)
 {
     const struct em_progress *p = &t->progress;
-    char bpb[32] = "", mfu[32] = "", held_out[32] = "";
+    char bpb[32] = "", mfu[32] = "", held_out[64] = "";
     const double tokens = (double)t->batches.batch * (double)t->batches.seq / d->step_seconds;
     const double share = 6 * (double)t->forecast.active * tokens / t->peak_flops;
     const uint64_t left = (uint64_t)(em_forecast_left(t, d->step_seconds) + 0.5);
     if (isfinite(d->bpb)) snprintf(bpb, sizeof bpb, "  %.3f bits/byte", d->bpb);
     if (isfinite(share)) snprintf(mfu, sizeof mfu, "  MFU %.0f %%", 100 * share);
     if (isfinite(t->held_out)) snprintf(held_out, sizeof held_out, " (held out %.3f)", t->held_out);
+    if (t->scored.places) tell_scored(t, held_out, sizeof held_out);
     em_progress(done, "step %llu/%llu  loss %.4f%s%s  %.0f tokens/s%s  %llu:%02llu left",
                 (unsigned long long)p->step, (unsigned long long)p->steps, d->loss, bpb, held_out,
                 tokens, mfu, (unsigned long long)(left / 60), (unsigned long long)(left % 60));
@@ -94,7 +105,27 @@ static ember_status one_step(struct em_training *t, struct display *d)
                                                  p->step == p->steps});
 }
 
-static ember_status evaluate(struct em_training *t)
+// The score of an evaluation, less being better: the best weights are kept.
+static ember_status keep_best(struct em_training *t, double score)
+{
+    struct em_progress *p = &t->progress;
+    p->evaluated = p->step;
+    if (score >= p->best) return EMBER_OK; // not of NAN: there is none yet
+    p->best = score;
+    p->best_step = p->step;
+    return em_run_save_best(t);
+}
+
+static ember_status evaluate_tensors(struct em_training *t)
+{
+    const struct em_progress *p = &t->progress;
+    const struct em_tensor_source *source = &t->batches.held_out;
+    EM_TRY(em_evaluate_tensors(&t->stepper, source, &t->scored));
+    EM_TRY(em_run_log_scored(&t->log, p->step, p->tokens, &t->scored, source->labels != NULL));
+    return keep_best(t, t->scored.loss / (double)t->scored.places);
+}
+
+static ember_status evaluate_text(struct em_training *t)
 {
     struct em_progress *p = &t->progress;
     const struct em_dataset *data = &t->batches.dataset;
@@ -107,14 +138,8 @@ static ember_status evaluate(struct em_training *t)
     const double bpb = em_mean_bpb(scores, data->count);
     em_free(scores);
     EM_TRY(status);
-    p->evaluated = p->step;
     t->held_out = bpb;
-    if (!(bpb >= p->best)) { // NAN: there is none yet
-        p->best = bpb;
-        p->best_step = p->step;
-        return em_run_save_best(t);
-    }
-    return EMBER_OK;
+    return keep_best(t, bpb);
 }
 
 static bool evaluation_is_due(const struct em_training *t)
@@ -166,7 +191,8 @@ static ember_status loop(struct em_training *t)
     bool dirty = false; // steps that no state has
     for (;;) {
         if (evaluation_is_due(t)) {
-            const ember_status status = evaluate(t);
+            const ember_status status =
+                t->batches.held_out.file ? evaluate_tensors(t) : evaluate_text(t);
             if (status == EMBER_E_INTERRUPTED) return stop_here(t);
             if (status == EMBER_E_NUMERIC) return keep_good_state(t);
             EM_TRY(status);

@@ -31,6 +31,15 @@ static ember_status tied(ember_flow *flow, ember_tensor **in, const struct op_ca
     return ember_cross_entropy(flow, x, in[0], NULL, &out[0], &out[1]);
 }
 
+static ember_status of_sequences(ember_flow *flow, ember_tensor **in, const struct op_case *c,
+                                 ember_tensor **out)
+{
+    ember_tensor *x;
+    EM_TRY(ember_last_rows(flow, in[X], &x));
+    return ember_cross_entropy(flow, x, in[W], c->in[BIAS].ndim ? in[BIAS] : NULL, &out[0],
+                               &out[1]);
+}
+
 static struct op_case usual(uint64_t *sizes, size_t round)
 {
     const size_t V = op_size(sizes, 70), D = op_size(sizes, 40);
@@ -82,6 +91,53 @@ static void as_a_part_of_another_loss(void **state)
         c.record = with_other_losses;
         c.loss = true;
         check_op(&c, round);
+    }
+}
+
+static void a_row_for_each_sequence(void **state)
+{
+    (void)state;
+    uint64_t sizes = 16;
+    for (size_t round = 0; round < op_rounds(6); round++) {
+        struct op_case c = usual(&sizes, round);
+        c.record = of_sequences;
+        c.loss = true;
+        c.evaluation = round & 1;
+        check_op(&c, round);
+    }
+}
+
+// It is scored by the target of the sequence's last place, as a row of that place is.
+static void a_sequence_has_the_target_of_its_last_place(void **state)
+{
+    (void)state;
+    static float w[] = {1, 0, 0, 1, -1, 0.5f};
+    const float x[] = {9, 9, 1, -2, 0.5f, 2};
+    for (int backend = 0; backend < EM_BACKENDS; backend++) {
+        ember_tensor weight, *in, *last, *loss, *nll[2];
+        struct em_program *p;
+        CHECK_OK(em_tensor_init(&weight, EMBER_F32, (size_t[]){3, 2}, 2, w));
+        CHECK_OK(em_program_create(&(struct em_program_options){.backend = (enum em_backend)backend,
+                                                                .max_tokens = 3,
+                                                                .max_sequences = 2},
+                                   &p));
+        CHECK_OK(ember_inputs(em_program_flow(p), 2, &in));
+        CHECK_OK(ember_last_rows(em_program_flow(p), in, &last));
+        CHECK_OK(ember_cross_entropy(em_program_flow(p), in, &weight, NULL, &loss, &nll[0]));
+        CHECK_OK(ember_cross_entropy(em_program_flow(p), last, &weight, NULL, &loss, &nll[1]));
+        em_program_output(p, nll[0]);
+        em_program_output(p, nll[1]);
+        CHECK_OK(em_program_allocate(p));
+        const ember_batch batch = {.n_tokens = 3,
+                                   .n_sequences = 2,
+                                   .offset = (size_t[]){0, 2, 3},
+                                   .targets = (int32_t[]){0, 1, 2},
+                                   .inputs = x};
+        CHECK_OK(em_program_forward(p, &(struct em_run){.batch = &batch, .loss_scale = 1}));
+        assert_true(em_f32(nll[0])[1] != em_f32(nll[0])[2]);
+        for (size_t s = 0; s < 2; s++)
+            CHECK_NEAR(em_f32(nll[1])[s], em_f32(nll[0])[s + 1], 1e-6, "sequence %zu", s);
+        em_program_destroy(p);
     }
 }
 
@@ -187,6 +243,8 @@ int main(void)
         cmocka_unit_test(as_the_loss),
         cmocka_unit_test(as_the_loss_in_evaluation),
         cmocka_unit_test(as_a_part_of_another_loss),
+        cmocka_unit_test(a_row_for_each_sequence),
+        cmocka_unit_test(a_sequence_has_the_target_of_its_last_place),
         cmocka_unit_test(tied_to_the_embedding),
         cmocka_unit_test(several_chunks_in_parallel),
         cmocka_unit_test(large_logits_stay_finite),

@@ -1,0 +1,150 @@
+// Training on float sequences with labels: images of two kinds, a model with one output each, and
+// what is held out.
+#include "train/run.h"
+
+#include <ember/forward.h>
+#include <ember/runtime.h>
+
+enum { SIDE = 4, PIXELS = SIDE * SIDE, STEPS = 60, BATCH = 8, HELD = 25 };
+
+static const char *dir;
+
+// Noise with a bright row (0) or a bright column (1). `rank` 4: for training; 3: for a forward
+// pass.
+static const char *images(const char *name, size_t steps, size_t batch, uint64_t seed,
+                          int32_t *labels, size_t rank)
+{
+    const size_t rows = steps * batch, four[] = {steps, batch, PIXELS, 1}, *shape = four + 4 - rank;
+    float *x = em_alloc(rows * PIXELS * sizeof *x);
+    struct em_rng rng;
+    assert_non_null(x);
+    em_rng_seed(&rng, seed, 0);
+    for (size_t r = 0; r < rows; r++) {
+        const size_t where = em_rng_below(&rng, SIDE);
+        labels[r] = (int32_t)em_rng_below(&rng, 2);
+        for (size_t i = 0; i < PIXELS; i++) {
+            const bool bright = (labels[r] ? i % SIDE : i / SIDE) == where;
+            x[r * PIXELS + i] = (float)bright + 0.01f * (float)em_rng_below(&rng, 20);
+        }
+    }
+    const struct em_st_output tensors[] = {
+        {.name = "inputs", .shape = shape, .rank = rank, .dtype = EM_ST_F32, .data = x},
+        {.name = "labels", .shape = four, .rank = 2, .dtype = EM_ST_I32, .data = labels}};
+    const char *path = test_path(dir, name);
+    CHECK_OK(em_safetensors_write(path, &(struct em_st_write){.tensors = tensors, .count = 2}));
+    em_free(x);
+    return path;
+}
+
+static const char *recipe(const char *name, const char *data, const char *held)
+{
+    char text[1500];
+    snprintf(text, sizeof text,
+             "{\"model\": {\"model_type\": \"vmamba\", \"imgsize\": %d, \"in_chans\": 1, "
+             "\"num_classes\": 2, \"patch_size\": 1, \"depths\": [1], \"dims\": 8, "
+             "\"ssm_d_state\": 1, \"forward_type\": \"v05_noz\", \"mlp_ratio\": 0, "
+             "\"drop_path_rate\": 0},\n"
+             "\"data\": {\"tensors\": \"%s\", \"tensors_held_out\": \"%s\"},\n"
+             "\"train\": {\"steps\": %d, \"lr\": 0.02, \"schedule\": \"constant\", \"dtype\": "
+             "\"f32\", \"eval_every\": 20}, \"seed\": 1}",
+             (int)SIDE, data, held, (int)STEPS);
+    return run_write(dir, name, text);
+}
+
+// Images of which the model's largest output is the label.
+static size_t right(const char *model, const char *in, const int32_t *labels)
+{
+    const char *out = test_path(dir, "out.safetensors");
+    struct em_safetensors *f;
+    float y[HELD][2];
+    size_t n = 0;
+    CHECK_OK(ember_forward_file(model, in, out, NULL));
+    CHECK_OK(em_safetensors_open(out, &f));
+    const struct em_st_tensor *t = em_safetensors_find(f, "outputs");
+    assert_non_null(t);
+    assert_int_equal(t->elements, HELD * 2);
+    memcpy(y, t->data, sizeof y);
+    for (size_t i = 0; i < HELD; i++)
+        n += (y[i][1] > y[i][0]) == labels[i];
+    em_safetensors_close(f);
+    return n;
+}
+
+static json_t *held_out(const ember_train_result *result)
+{
+    json_t *json = json_loads(result->json, 0, NULL);
+    json_t *scored = json_incref(json_object_get(json, "held_out"));
+    assert_non_null(scored);
+    json_decref(json);
+    return scored;
+}
+
+static void images_are_told_apart(void **state)
+{
+    (void)state;
+    static int32_t labels[STEPS * BATCH], held[HELD], again[HELD];
+    const char *data = images("data", STEPS, BATCH, 1, labels, 4),
+               *test = images("test", 1, HELD, 2, held, 4),
+               *in = images("in", 1, HELD, 2, again, 3);
+    const char *whole = test_path(dir, "whole"), *cut = test_path(dir, "cut");
+    ember_train_result result = {0};
+    struct run r = {.recipe = recipe("recipe.json", data, test), .out = whole};
+    CHECK_OK(run_train(&r, &result));
+    assert_non_null(strstr(result.text, "held out: loss "));
+    json_t *scored = held_out(&result);
+    assert_int_equal(json_integer_value(json_object_get(scored, "places")), HELD);
+    const size_t hits = (size_t)json_integer_value(json_object_get(scored, "right"));
+    assert_true(hits >= HELD - 1);
+    assert_int_equal(hits, right(whole, in, held));
+    json_decref(scored);
+    ember_train_result_deinit(&result);
+    char *log = run_read(whole, "logs/eval.jsonl", NULL);
+    assert_int_equal(run_count(log), STEPS / 20);
+    assert_non_null(strstr(log, "\"accuracy\":"));
+    em_free(log);
+    // A run that was cut off and goes on learns and finds the same.
+    run_ok(&(struct run){.recipe = r.recipe, .out = cut, .set = {"train.steps=20"}});
+    r = (struct run){.out = cut, .set = {"train.steps=60"}, .resume = true};
+    CHECK_OK(run_train(&r, &result));
+    scored = held_out(&result);
+    assert_int_equal(json_integer_value(json_object_get(scored, "right")), hits);
+    json_decref(scored);
+    ember_train_result_deinit(&result);
+    run_same_losses(whole, cut);
+    run_same_file(whole, cut, "best/model.safetensors");
+}
+
+static void what_is_held_out_is_checked(void **state)
+{
+    (void)state;
+    static int32_t labels[BATCH];
+    const char *data = images("small", 1, BATCH, 3, labels, 4), *out = test_path(dir, "refused");
+    run_fails(
+        &(struct run){.recipe = recipe("ids.json", "", data), .out = out, .set = {"data.ids=x"}},
+        EMBER_E_CONFIG, "data.tensors_held_out needs data.tensors");
+    run_fails(
+        &(struct run){.recipe = recipe("absent.json", data, test_path(dir, "absent")), .out = out},
+        EMBER_E_IO, "absent");
+    for (size_t i = 0; i < BATCH; i++)
+        labels[i] = 0;
+    const size_t shape[] = {1, BATCH, PIXELS, 1}, values[] = {1, BATCH, PIXELS, 2};
+    static float x[BATCH * PIXELS * 2];
+    const struct em_st_output tensors[] = {
+        {.name = "inputs", .shape = shape, .rank = 4, .dtype = EM_ST_F32, .data = x},
+        {.name = "targets", .shape = values, .rank = 4, .dtype = EM_ST_F32, .data = x}};
+    const char *other = test_path(dir, "values");
+    CHECK_OK(em_safetensors_write(other, &(struct em_st_write){.tensors = tensors, .count = 2}));
+    run_fails(&(struct run){.recipe = recipe("other.json", data, other), .out = out},
+              EMBER_E_CONFIG, "has to have labels");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(images_are_told_apart),
+        cmocka_unit_test(what_is_held_out_is_checked),
+    };
+    if (ember_start() != EMBER_OK) return 1;
+    dir = test_directory();
+    return cmocka_run_group_tests_name("train/tensors", tests, NULL, NULL);
+}
