@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/sizes.h"
 #include "base/threads_priv.h"
 
 enum {
@@ -62,11 +63,6 @@ static void futex_wake(_Atomic uint32_t *word)
     (void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
-static size_t ceil_div(size_t a, size_t b)
-{
-    return a / b + (a % b != 0);
-}
-
 // Units [*begin, *end) are thread t's.
 static void range_of(size_t units, unsigned threads, unsigned t, size_t *begin, size_t *end)
 {
@@ -108,7 +104,7 @@ static void work_on(struct em_pool *pool, uint32_t phase, unsigned number)
     const size_t count = atomic_load_explicit(&pool->count, memory_order_relaxed);
     const size_t grain = atomic_load_explicit(&pool->grain, memory_order_relaxed);
     const size_t unit = atomic_load_explicit(&pool->unit, memory_order_relaxed);
-    const size_t units = unit ? ceil_div(count, unit) : 0;
+    const size_t units = unit ? em_ceil_div(count, unit) : 0;
     size_t finished = 0;
     struct em_pool_worker *self = &pool->workers[number];
     em_pool_here(self);
@@ -222,10 +218,10 @@ void em_parallel(struct em_pool *pool, size_t count, size_t grain, em_task *task
         run_items(task, arg, 0, count, grain, inside == pool && pool ? inside_number : 0);
         return;
     }
-    const size_t pieces = ceil_div(count, grain);
+    const size_t pieces = em_ceil_div(count, grain);
     const size_t together =
-        ceil_div(pieces, (size_t)MOST_UNITS * pool->threads); // pieces of a unit
-    const size_t unit = grain * together, units = ceil_div(count, unit);
+        em_ceil_div(pieces, (size_t)MOST_UNITS * pool->threads); // pieces of a unit
+    const size_t unit = grain * together, units = em_ceil_div(count, unit);
     const uint32_t phase = atomic_load_explicit(&pool->phase, memory_order_relaxed) + 1;
     atomic_store_explicit(&pool->task, task, memory_order_relaxed);
     atomic_store_explicit(&pool->arg, arg, memory_order_relaxed);

@@ -9,6 +9,7 @@
 #include <assert.h>
 
 #include "base/alloc.h"
+#include "base/sizes.h"
 #include "base/threads.h"
 #include "kernels/gemm_set.h"
 
@@ -56,14 +57,9 @@ struct part {
     bool accumulate;
 };
 
-static size_t ceil_div(size_t a, size_t b)
-{
-    return a / b + (a % b != 0);
-}
-
 static size_t row_blocks(const struct job *j, size_t M)
 {
-    return ceil_div(M, j->block_rows);
+    return em_ceil_div(M, j->block_rows);
 }
 
 // Rows of C that group g has in this call.
@@ -133,10 +129,10 @@ static size_t rows_of_block(const struct em_gemm_set *s, size_t steps)
 // and, when more than one tile of rows reads it, the panel into L2.
 static size_t k_steps(const struct em_gemm_set *s, size_t rows, size_t steps)
 {
-    rows = ceil_div(rows, s->row_unit) * s->row_unit;
+    rows = em_ceil_div(rows, s->row_unit) * s->row_unit;
     size_t most = (A_BYTES / rows - 2 * LINE) / s->a_step_bytes;
     if (rows > s->mr && most > panel_steps(s)) most = panel_steps(s);
-    return steps <= most ? steps : ceil_div(steps, ceil_div(steps, most));
+    return steps <= most ? steps : em_ceil_div(steps, em_ceil_div(steps, most));
 }
 
 // Some rows of a group's C, panels first .. last of them, and steps done .. done + now of their
@@ -167,7 +163,7 @@ static void find_rows(const struct job *j, const struct part *p, struct block *b
     }
     if (s->a_in_place && j->a.col_stride == 1) return;
     const size_t stride = (b->now * s->a_step_bytes + LINE - 1) / LINE * LINE + LINE;
-    assert(ceil_div(b->rows, s->row_unit) * s->row_unit * stride <= sizeof w->a);
+    assert(em_ceil_div(b->rows, s->row_unit) * s->row_unit * stride <= sizeof w->a);
     if (w->block != b->name) {
         const size_t count = last_steps(b) ? p->K - k : b->now * s->k_per_step;
         if (j->a.col_stride == 1)
@@ -231,7 +227,7 @@ static struct ahead next_rows(const struct job *j, const struct part *p, const s
     const size_t k = all ? 0 : (b->done + b->now) * j->set->k_per_step;
     const size_t rows = p->M - m < b->rows ? p->M - m : b->rows;
     return (struct ahead){.at = (const char *)(p->a + m + k * j->a.col_stride),
-                          .lines = ceil_div(rows * sizeof(float), LINE),
+                          .lines = em_ceil_div(rows * sizeof(float), LINE),
                           .line_step = LINE,
                           .step = j->a.col_stride * sizeof(float),
                           .steps = p->K - k};
@@ -242,7 +238,7 @@ static struct ahead next_rows(const struct job *j, const struct part *p, const s
 static size_t tile_row(const struct block *b, const struct em_gemm_set *s, size_t i)
 {
     if (s->row_unit == 1) return i * b->rows / b->tiles;
-    const size_t row = i * ceil_div(b->rows, s->row_unit) / b->tiles * s->row_unit;
+    const size_t row = i * em_ceil_div(b->rows, s->row_unit) / b->tiles * s->row_unit;
     return row < b->rows ? row : b->rows;
 }
 
@@ -286,7 +282,7 @@ static void panel_of_tiles(const struct job *j, const struct part *p, const stru
 static void compute(const struct job *j, const struct part *p, struct block *b, struct workspace *w)
 {
     b->steps = em_gemm_steps(j->set, p->K);
-    b->tiles = ceil_div(b->rows, j->set->mr);
+    b->tiles = em_ceil_div(b->rows, j->set->mr);
     const size_t at_once = k_steps(j->set, b->rows, b->steps);
     do {
         b->now = b->steps - b->done < at_once ? b->steps - b->done : at_once;
@@ -312,7 +308,7 @@ static void tasks(void *arg, size_t begin, size_t end, unsigned thread)
         size_t i = begin > before ? begin - before : 0;
         if (i < count) {
             const struct part p = part_of(j, g);
-            const size_t units = ceil_div(p.M, s->mr);
+            const size_t units = em_ceil_div(p.M, s->mr);
             for (; i < count && before + i < end; i++) {
                 const size_t r = i / j->column_blocks, c = i % j->column_blocks;
                 const size_t m = r * units / blocks * s->mr;
@@ -349,16 +345,17 @@ static void run(struct job *j, const struct em_gemm_epilogue *e, size_t total_ro
     const size_t panels = em_gemm_panels(s, j->N), groups = j->groups ? j->groups : 1;
     const size_t wanted = threads == 1 ? 1 : (size_t)threads * TASKS_PER_THREAD;
     const size_t most = rows_of_block(s, em_gemm_steps(s, total_k));
-    size_t blocks = ceil_div(total_rows, most);
+    size_t blocks = em_ceil_div(total_rows, most);
     j->block_rows = most;
     if (blocks * panels < wanted) { // narrow: cut rows shorter, but not below two tiles
-        const size_t tiles = ceil_div(ceil_div(total_rows, ceil_div(wanted, panels)), s->mr);
+        const size_t tiles =
+            em_ceil_div(em_ceil_div(total_rows, em_ceil_div(wanted, panels)), s->mr);
         j->block_rows = (tiles > 2 ? tiles : 2) * s->mr;
         if (j->block_rows > most) j->block_rows = most;
-        blocks = ceil_div(total_rows, j->block_rows);
+        blocks = em_ceil_div(total_rows, j->block_rows);
     }
-    const size_t least = ceil_div(panels, EM_GEMM_NC / s->nr);
-    j->column_blocks = ceil_div(wanted, blocks);
+    const size_t least = em_ceil_div(panels, EM_GEMM_NC / s->nr);
+    j->column_blocks = em_ceil_div(wanted, blocks);
     if (j->column_blocks > panels) j->column_blocks = panels;
     if (j->column_blocks < least) j->column_blocks = least;
 

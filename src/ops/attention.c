@@ -8,6 +8,7 @@
 #include <float.h>
 #include <math.h>
 
+#include "base/sizes.h"
 #include "kernels/attention.h"
 #include "kernels/gemm.h"
 #include "kernels/kernels.h"
@@ -61,11 +62,6 @@ static size_t thread_scratch(size_t bytes)
     return (bytes + 127) / 128 * 128;
 }
 
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 static ember_status shape(struct em_call *c)
 {
     char text[3][96];
@@ -88,7 +84,7 @@ static ember_status shape(struct em_call *c)
     size_t bytes = format_of(c, false).scratch(&a);
     if (em_is_training(c)) {
         const struct format f = format_of(c, true);
-        bytes = larger(bytes, larger(f.scratch(&a), f.backward_scratch(&a)));
+        bytes = em_max_size(bytes, em_max_size(f.scratch(&a), f.backward_scratch(&a)));
     }
     em_need_scratch(c, thread_scratch(bytes) * em_call_threads(c) + 64);
     EM_TRY(em_out_like(c, 0, q));

@@ -1,5 +1,6 @@
-// What the parts of the long convolution share: ops/fft_conv.c records it, fft_conv_cpu.c runs it
-// by transforms, fft_conv_stream.c continues states, fft_conv_reference.c is the plain sum.
+// What the parts of the long convolution share: ops/fft_conv.c records it, fft_conv_cpu.c and
+// fft_conv_backward.c run it by transforms, fft_conv_stream.c continues states,
+// fft_conv_reference.c is the plain sum.
 #ifndef EM_OPS_FFT_CONV_H
 #define EM_OPS_FFT_CONV_H
 

@@ -1,14 +1,7 @@
 // How a sequence is cut, and the spectra of kernels for that.
 #include "ops/fft_conv.h"
 
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
+#include "base/sizes.h"
 
 static size_t power_of_2(size_t least)
 {
@@ -21,7 +14,7 @@ static size_t power_of_2(size_t least)
 // The longest transform for lags that short: longer ones cost more than segments.
 static size_t longest(size_t lags)
 {
-    return larger(256, 4 * power_of_2(lags));
+    return em_max_size(256, 4 * power_of_2(lags));
 }
 
 static double work_of(size_t N, size_t segments)
@@ -35,10 +28,11 @@ static double work_of(size_t N, size_t segments)
 struct em_fft_conv_plan em_fft_conv_plan_of(const struct em_fft_conv *f, size_t past, size_t T)
 {
     struct em_fft_conv_plan p = {.past = past, .T = T};
-    p.before = f->attr.circular ? T : smaller(f->taps, past + T);
-    p.late = f->attr.circular ? T : smaller(f->late, T);
+    p.before = f->attr.circular ? T : em_min_size(f->taps, past + T);
+    p.late = f->attr.circular ? T : em_min_size(f->late, T);
     const size_t around = p.late ? p.late - 1 : 0, lags = p.before + around;
-    const size_t values = larger(past + T, T + larger(p.before - 1, around ? past + around : 0));
+    const size_t values =
+        em_max_size(past + T, T + em_max_size(p.before - 1, around ? past + around : 0));
     p.N = power_of_2((values + 1) / 2);
     p.A = T;
     if (f->attr.circular) return p;
@@ -53,7 +47,7 @@ struct em_fft_conv_plan em_fft_conv_plan_of(const struct em_fft_conv *f, size_t 
         if (work >= best) continue;
         best = work;
         p.N = N;
-        p.A = smaller(A, T);
+        p.A = em_min_size(A, T);
     }
     return p;
 }
@@ -62,10 +56,10 @@ struct em_fft_conv_plan em_fft_conv_plan_of(const struct em_fft_conv *f, size_t 
 size_t em_fft_conv_most_numbers(const struct em_fft_conv *f, size_t T)
 {
     const size_t past = f->causal && f->call->slot >= 0 ? f->taps - 1 : 0;
-    const size_t lags = f->attr.circular ? T : smaller(f->taps, past + T);
-    const size_t late = f->attr.circular ? T : smaller(f->late, T);
-    const size_t whole = power_of_2((past + T + larger(lags, late) + 1) / 2);
-    return f->attr.circular ? whole : smaller(whole, longest(lags + late));
+    const size_t lags = f->attr.circular ? T : em_min_size(f->taps, past + T);
+    const size_t late = f->attr.circular ? T : em_min_size(f->late, T);
+    const size_t whole = power_of_2((past + T + em_max_size(lags, late) + 1) / 2);
+    return f->attr.circular ? whole : em_min_size(whole, longest(lags + late));
 }
 
 // ---- spectra ----
@@ -123,10 +117,10 @@ static void place_taps(const struct em_fft_conv_group *g, const struct em_fft_co
         if (p->late > 1) each(g, rev, p->N, work, 2 * p->N - 1, 1, p->late - 1, true);
     }
     if (!k || !g->f->attr.circular) return;
-    const size_t T = p->T, taps = g->f->taps, period = larger(g->f->attr.period, T);
+    const size_t T = p->T, taps = g->f->taps, period = em_max_size(g->f->attr.period, T);
     for (size_t round = 0; round < taps; round += period) {
         // Lags 0 .. T - 1, and those before 0: -1 is tap period - 1.
-        each(g, k, p->N, work, 0, round, smaller(T, taps - round), false);
+        each(g, k, p->N, work, 0, round, em_min_size(T, taps - round), false);
         for (size_t l = 1; l < T; l++)
             if (round + period - l < taps)
                 each(g, k, p->N, work, 2 * p->N - l, round + period - l, 1, true);
@@ -161,7 +155,7 @@ static void read_piece(void *arg, size_t begin, size_t end, unsigned thread)
     for (size_t at = begin * TAPS; at < end * TAPS; at += TAPS)
         em_kernels()->fft_read_taps_f32(t->work, t->N, em_f32(t->k) + t->g->channel * t->k->dim[1],
                                         t->k->dim[1], t->g->lanes, t->count, 1 / (float)t->N, at,
-                                        smaller(at + TAPS, 2 * t->N));
+                                        em_min_size(at + TAPS, 2 * t->N));
 }
 
 static void add_piece(void *arg, size_t begin, size_t end, unsigned thread)
@@ -169,7 +163,7 @@ static void add_piece(void *arg, size_t begin, size_t end, unsigned thread)
     (void)thread;
     const struct taps *t = arg;
     const float scale = 1 / (float)t->N;
-    const size_t stop = smaller(end * TAPS, t->count);
+    const size_t stop = em_min_size(end * TAPS, t->count);
     if (!t->g->f->attr.tap_rows) {
         em_kernels()->fft_add_taps_f32(em_f32(t->k) + t->g->channel * t->k->dim[1], t->k->dim[1],
                                        t->g->lanes, t->work, t->N, scale, begin * TAPS, stop);
@@ -237,6 +231,6 @@ void em_fft_conv_spectrum(const struct em_fft_conv_group *g, size_t N, size_t fi
     em_fft_conv_clear(g->scratch->spectrum, N);
     if (first < g->f->taps)
         read_taps(g, g->f->call->in[EM_FC_K], N, g->scratch->spectrum, 0, first,
-                  smaller(count, g->f->taps - first), false);
+                  em_min_size(count, g->f->taps - first), false);
     em_kernels()->fft_forward_f32(g->scratch->spectrum, N);
 }

@@ -8,6 +8,8 @@
 // tokens further apart do not meet.
 #include "ops/fft_conv.h"
 
+#include "base/sizes.h"
+
 struct stream {
     const struct em_fft_conv_group *g;
     size_t s, seen, now, block; // tokens before this batch, and after it
@@ -17,11 +19,6 @@ struct stream {
     struct em_slot *out;
     float *rows; // sums of this batch's tokens
 };
-
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
 
 static void add_lanes(float *to, const float *from, size_t n)
 {
@@ -83,7 +80,7 @@ static void meet(const struct stream *x, size_t at, size_t size, size_t least)
         meet_directly(x, at - size, size, at + skip, size - skip, size + skip);
         return;
     }
-    const size_t part = smaller(size, EM_FC_LARGEST);
+    const size_t part = em_min_size(size, EM_FC_LARGEST);
     for (size_t to = least > at ? (least - at) / part * part : 0; to < size; to += part)
         for (size_t from = 0; from < size; from += part)
             meet_by_transform(x, at - size + from, at + to, part, size + to - from - part, least,
@@ -137,7 +134,7 @@ static void go_on(const struct stream *x)
 {
     const size_t most = x->g->f->attr.exact ? EM_FC_DIRECT : EM_FC_LARGEST;
     for (size_t at = x->seen; at < x->now;) {
-        size_t size = smaller(at ? em_fft_conv_meets(at, x->block) : x->block, most);
+        size_t size = em_min_size(at ? em_fft_conv_meets(at, x->block) : x->block, most);
         while (size > x->now - at)
             size /= 2;
         meet_inside(x, at, size);
@@ -174,7 +171,7 @@ static void keep_inputs(const struct stream *x)
             for (int part = 0; part < (two ? 2 : 1); part++)
                 memcpy(x->out->tokens + r * x->row + (size_t)part * D + g->channel,
                        x->in->tokens + r * x->row + (size_t)part * D + g->channel, lanes);
-    for (size_t q = x->now - smaller(x->now - x->seen, x->block); q < x->now; q++) {
+    for (size_t q = x->now - em_min_size(x->now - x->seen, x->block); q < x->now; q++) {
         float *to = x->out->tokens + q % x->block * x->row + g->channel;
         const size_t t = start + q - x->seen;
         if (two) {

@@ -4,18 +4,13 @@
 // Cho et al. 2014, arXiv:1406.1078.
 #include <math.h>
 
-#include "ops/recurrent.h"
+#include "ops/gated_cell.h"
 
-enum { ZX, W, BIAS, INPUTS };
-
-static size_t width_of(const struct em_call *c)
-{
-    return c->in[W]->dim[1];
-}
+enum { ZX = EM_GATED_ZX, W, BIAS };
 
 static void sizes(const struct em_call *c, struct em_cell_sizes *s)
 {
-    const size_t H = width_of(c);
+    const size_t H = em_gated_width(c);
     *s = (struct em_cell_sizes){.I = 3 * H,
                                 .S = H,
                                 .O = H,
@@ -27,56 +22,28 @@ static void sizes(const struct em_call *c, struct em_cell_sizes *s)
 
 static ember_status shape(struct em_call *c)
 {
-    char text[2][96];
-    const ember_tensor *x = c->in[ZX], *w = c->in[W];
-    EM_TRY(em_check_f32(c, x, "zx", 0));
-    EM_TRY(em_check_f32(c, w, "w", 0));
-    if (x->ndim != 2 || w->ndim != 2 || !w->dim[1] || w->dim[0] != 3 * w->dim[1] ||
-        x->dim[1] != w->dim[0])
-        return em_fail(EMBER_E_SHAPE, "gru: zx is %s, w is %s; they have to be [T, 3H], [3H, H]",
-                       em_shape_text(x, text[0], sizeof text[0]),
-                       em_shape_text(w, text[1], sizeof text[1]));
-    EM_TRY(em_check_parameter(c, W, "w", w->dim, 2));
-    if (c->in[BIAS]) EM_TRY(em_check_parameter(c, BIAS, "bias", w->dim, 1));
-    return em_recurrent_shape(c);
+    return em_gated_shape(c, 3);
 }
 
 static void cost(const struct em_call *c, struct em_cost *forward, struct em_cost *backward)
 {
-    const double n = em_elements(c->out[0]), H = (double)width_of(c);
+    const double n = em_elements(c->out[0]), H = (double)em_gated_width(c);
     *forward = (struct em_cost){n * (6 * H + 50), 4 * 5 * n};
     *backward = (struct em_cost){n * (18 * H + 100), 4 * 15 * n};
 }
 
-// zh = w h + bias.
-static void product(const struct em_step *s, float *zh)
-{
-    const struct em_call *c = s->call;
-    const size_t H = width_of(c);
-    em_kernels()->lanes_product_f32(zh,
-                                    &(struct em_lanes_product){
-                                        .w = em_f32(c->in[W]),
-                                        .row_stride = H,
-                                        .col_stride = 1,
-                                        .rows = 3 * H,
-                                        .columns = H,
-                                        .bias = c->in[BIAS] ? em_f32(c->in[BIAS]) : NULL,
-                                    },
-                                    s->before);
-}
-
 static void step(const struct em_step *s)
 {
-    product(s, s->work);
-    em_kernels()->gru_gates_f32(s->after, s->x, s->work, s->before, width_of(s->call));
+    em_gated_product(s, 3, s->work, false);
+    em_kernels()->gru_gates_f32(s->after, s->x, s->work, s->before, em_gated_width(s->call));
 }
 
 static void step_back(const struct em_step *s)
 {
     const struct em_call *c = s->call;
-    const size_t H = width_of(c);
+    const size_t H = em_gated_width(c);
     float *dzx = em_lanes_at(s->work, 3 * H);
-    product(s, s->work);
+    em_gated_product(s, 3, s->work, false);
     em_kernels()->gru_gates_backward_f32(dzx, s->tap, s->ds, s->ds, s->x, s->work, s->before, H);
     em_kernels()->add_f32(s->dx, s->dx, dzx, 3 * H * EM_LANES);
     memcpy(em_lanes_at(s->tap, 3 * H), s->before, H * EM_LANES * sizeof(float));
@@ -94,9 +61,7 @@ static void finish(const struct em_call *c, const void *prepared, const float *t
                    const double *sums)
 {
     (void)prepared, (void)sums;
-    const size_t H = width_of(c);
-    em_tap_product(c, taps, 0, 3 * H, 3 * H, H, em_gradient_of(c, W));
-    em_tap_bias(c, taps, 0, 3 * H, em_gradient_of(c, BIAS));
+    em_gated_finish(c, 3, taps);
 }
 
 static double sigmoid(double x)
@@ -108,7 +73,7 @@ static double sigmoid(double x)
 static void reference(const struct em_reference_step *s)
 {
     const struct em_call *c = s->call;
-    const size_t H = width_of(c);
+    const size_t H = em_gated_width(c);
     double *zh = s->work, *r = zh + 3 * H, *u = r + H, *m = u + H;
     for (size_t i = 0; i < 3 * H; i++) {
         zh[i] = c->in[BIAS] ? (double)em_f32(c->in[BIAS])[i] : 0;
@@ -126,7 +91,7 @@ static void reference(const struct em_reference_step *s)
 static void reference_back(const struct em_reference_step *s)
 {
     const struct em_call *c = s->call;
-    const size_t H = width_of(c);
+    const size_t H = em_gated_width(c);
     const double *zh = s->work, *r = zh + 3 * H, *u = r + H, *m = u + H;
     double *dz = s->work + 6 * H;
     float *dw = em_gradient_of(c, W), *db = em_gradient_of(c, BIAS);
@@ -171,11 +136,5 @@ const struct em_op em_op_gru = {
 ember_status ember_gru(ember_flow *flow, ember_tensor *zx, ember_tensor *w, ember_tensor *bias,
                        ember_tensor **y)
 {
-    EM_TRY(em_check_token_rows(flow, "gru", zx));
-    struct em_call *c = em_recurrent_new(flow, &em_op_gru, &cell, INPUTS);
-    if (!c) return EMBER_E_NOMEM;
-    c->in[ZX] = zx;
-    c->in[W] = w;
-    c->in[BIAS] = bias;
-    return em_recurrent_record(flow, c, w && w->ndim == 2 ? w->dim[1] : 0, y);
+    return em_gated_record(flow, &em_op_gru, &cell, 1, zx, w, bias, y);
 }

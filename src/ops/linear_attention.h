@@ -5,6 +5,7 @@
 #include "ops/rows.h"
 
 enum { EM_LINEAR_Q, EM_LINEAR_K, EM_LINEAR_V, EM_LINEAR_GATE, EM_LINEAR_INPUTS };
+enum { EM_LINEAR_CHUNK = 64 }; // tokens
 
 struct em_linear_attention {
     ember_linear_attention_options o;
@@ -24,6 +25,11 @@ double em_log_sigmoid_slope(double x);
 
 // Doubles that the reference takes from the scratch, SIZE_MAX where they do not fit.
 ember_status em_linear_reference_scratch(const struct em_call *c,
+                                         const struct em_linear_attention *a,
+                                         size_t *bytes) EMBER_CHECKED;
+void em_linear_attention_forward(const struct em_call *c);
+void em_linear_attention_backward(const struct em_call *c);
+ember_status em_linear_attention_scratch(const struct em_call *c,
                                          const struct em_linear_attention *a,
                                          size_t *bytes) EMBER_CHECKED;
 void em_linear_attention_reference(const struct em_call *c);

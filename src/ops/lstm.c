@@ -4,18 +4,13 @@
 // Short-Term Memory"; forget gates: Gers et al. 2000.
 #include <math.h>
 
-#include "ops/recurrent.h"
+#include "ops/gated_cell.h"
 
-enum { ZX, W, BIAS, INPUTS };
-
-static size_t width_of(const struct em_call *c)
-{
-    return c->in[W]->dim[1];
-}
+enum { ZX = EM_GATED_ZX, W, BIAS };
 
 static void sizes(const struct em_call *c, struct em_cell_sizes *s)
 {
-    const size_t H = width_of(c);
+    const size_t H = em_gated_width(c);
     *s = (struct em_cell_sizes){.I = 4 * H,
                                 .S = 2 * H,
                                 .O = H,
@@ -27,23 +22,12 @@ static void sizes(const struct em_call *c, struct em_cell_sizes *s)
 
 static ember_status shape(struct em_call *c)
 {
-    char text[2][96];
-    const ember_tensor *x = c->in[ZX], *w = c->in[W];
-    EM_TRY(em_check_f32(c, x, "zx", 0));
-    EM_TRY(em_check_f32(c, w, "w", 0));
-    if (x->ndim != 2 || w->ndim != 2 || !w->dim[1] || w->dim[0] != 4 * w->dim[1] ||
-        x->dim[1] != w->dim[0])
-        return em_fail(EMBER_E_SHAPE, "lstm: zx is %s, w is %s; they have to be [T, 4H], [4H, H]",
-                       em_shape_text(x, text[0], sizeof text[0]),
-                       em_shape_text(w, text[1], sizeof text[1]));
-    EM_TRY(em_check_parameter(c, W, "w", w->dim, 2));
-    if (c->in[BIAS]) EM_TRY(em_check_parameter(c, BIAS, "bias", w->dim, 1));
-    return em_recurrent_shape(c);
+    return em_gated_shape(c, 4);
 }
 
 static void cost(const struct em_call *c, struct em_cost *forward, struct em_cost *backward)
 {
-    const double n = em_elements(c->out[0]), H = (double)width_of(c);
+    const double n = em_elements(c->out[0]), H = (double)em_gated_width(c);
     *forward = (struct em_cost){n * (8 * H + 60), 4 * 7 * n};
     *backward = (struct em_cost){n * (24 * H + 120), 4 * 20 * n};
 }
@@ -52,19 +36,9 @@ static void cost(const struct em_call *c, struct em_cost *forward, struct em_cos
 static void gates(const struct em_step *s, float *z)
 {
     const struct em_call *c = s->call;
-    const size_t H = width_of(c);
+    const size_t H = em_gated_width(c);
     memcpy(z, s->x, 4 * H * EM_LANES * sizeof *z);
-    em_kernels()->lanes_product_f32(z,
-                                    &(struct em_lanes_product){
-                                        .w = em_f32(c->in[W]),
-                                        .row_stride = H,
-                                        .col_stride = 1,
-                                        .rows = 4 * H,
-                                        .columns = H,
-                                        .bias = c->in[BIAS] ? em_f32(c->in[BIAS]) : NULL,
-                                        .add = true,
-                                    },
-                                    s->before);
+    em_gated_product(s, 4, z, true);
 }
 
 static struct em_lstm_gates order_of(size_t H)
@@ -74,7 +48,7 @@ static struct em_lstm_gates order_of(size_t H)
 
 static void step(const struct em_step *s)
 {
-    const size_t H = width_of(s->call);
+    const size_t H = em_gated_width(s->call);
     const struct em_lstm_gates order = order_of(H);
     gates(s, s->work);
     em_kernels()->lstm_gates_f32(&order, s->after, em_lanes_at(s->after, H), s->work,
@@ -84,7 +58,7 @@ static void step(const struct em_step *s)
 static void step_back(const struct em_step *s)
 {
     const struct em_call *c = s->call;
-    const size_t H = width_of(c);
+    const size_t H = em_gated_width(c);
     const struct em_lstm_gates order = order_of(H);
     gates(s, s->work);
     em_kernels()->lstm_gates_backward_f32(&order, s->tap, em_lanes_at(s->ds, H), s->ds, s->work,
@@ -102,9 +76,7 @@ static void finish(const struct em_call *c, const void *prepared, const float *t
                    const double *sums)
 {
     (void)prepared, (void)sums;
-    const size_t H = width_of(c);
-    em_tap_product(c, taps, 0, 4 * H, 4 * H, H, em_gradient_of(c, W));
-    em_tap_bias(c, taps, 0, 4 * H, em_gradient_of(c, BIAS));
+    em_gated_finish(c, 4, taps);
 }
 
 static double sigmoid(double x)
@@ -115,7 +87,7 @@ static double sigmoid(double x)
 static void reference(const struct em_reference_step *s)
 {
     const struct em_call *c = s->call;
-    const size_t H = width_of(c);
+    const size_t H = em_gated_width(c);
     double *a = s->work;
     for (size_t i = 0; i < 4 * H; i++) {
         double z = s->x[i] + (c->in[BIAS] ? (double)em_f32(c->in[BIAS])[i] : 0);
@@ -132,7 +104,7 @@ static void reference(const struct em_reference_step *s)
 static void reference_back(const struct em_reference_step *s)
 {
     const struct em_call *c = s->call;
-    const size_t H = width_of(c);
+    const size_t H = em_gated_width(c);
     double *a = s->work, *dz = a + 4 * H, *dh = s->ds, *dc = s->ds + H;
     float *dw = em_gradient_of(c, W), *db = em_gradient_of(c, BIAS);
     reference(s);
@@ -177,11 +149,5 @@ const struct em_op em_op_lstm = {
 ember_status ember_lstm(ember_flow *flow, ember_tensor *zx, ember_tensor *w, ember_tensor *bias,
                         ember_tensor **y)
 {
-    EM_TRY(em_check_token_rows(flow, "lstm", zx));
-    struct em_call *c = em_recurrent_new(flow, &em_op_lstm, &cell, INPUTS);
-    if (!c) return EMBER_E_NOMEM;
-    c->in[ZX] = zx;
-    c->in[W] = w;
-    c->in[BIAS] = bias;
-    return em_recurrent_record(flow, c, w && w->ndim == 2 ? 2 * w->dim[1] : 0, y);
+    return em_gated_record(flow, &em_op_lstm, &cell, 2, zx, w, bias, y);
 }

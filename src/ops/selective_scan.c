@@ -5,6 +5,7 @@
 // them again. No gradient goes into the state that a sequence starts from.
 #include "ops/selective_scan.h"
 
+#include "base/sizes.h"
 #include "kernels/kernels.h"
 
 enum { X = EM_SCAN_X, DELTA, A_LOG, B, C, D, DELTA_BIAS, Z, INPUTS };
@@ -24,16 +25,6 @@ static struct sizes sizes_of(const struct em_call *c)
     return (struct sizes){c->in[X]->dim[0], a->dim[0], a->dim[1], groups, a->dim[0] / groups};
 }
 
-static size_t ceil_div(size_t a, size_t b)
-{
-    return a / b + (a % b != 0);
-}
-
-static size_t min_size(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 static size_t at_least_one(size_t n)
 {
     return n ? n : 1;
@@ -42,10 +33,10 @@ static size_t at_least_one(size_t n)
 // Spans of a group.
 static size_t spans_of(const struct sizes *n)
 {
-    const size_t units = ceil_div(n->per_group, UNIT);
+    const size_t units = em_ceil_div(n->per_group, UNIT);
     const size_t most =
-        min_size(at_least_one(SPANS / n->groups), at_least_one(n->per_group / (2 * n->N)));
-    return min_size(units, most);
+        em_min_size(at_least_one(SPANS / n->groups), at_least_one(n->per_group / (2 * n->N)));
+    return em_min_size(units, most);
 }
 
 static ember_status check_rows(const struct em_call *c, unsigned i, const char *name, size_t width)
@@ -96,7 +87,7 @@ static ember_status check(const struct em_call *c)
 static size_t thread_scratch(const struct sizes *n)
 {
     const size_t bytes = em_kernels()->scan_backward_scratch(&(struct em_scan){.N = n->N});
-    return ceil_div(bytes, 128) * 128;
+    return em_ceil_div(bytes, 128) * 128;
 }
 
 static ember_status shape(struct em_call *c)
@@ -210,14 +201,14 @@ static void forward_blocks(void *arg, size_t begin, size_t end, unsigned thread)
             .state = out ? out->fixed : NULL,
             .checkpoints = em_recording(c) ? checkpoints(c, s) : NULL,
         };
-        em_kernels()->scan_f32(&k, &o, first, min_size(first + BLOCK, (g + 1) * w->n.per_group));
+        em_kernels()->scan_f32(&k, &o, first, em_min_size(first + BLOCK, (g + 1) * w->n.per_group));
     }
 }
 
 static void forward(const struct em_call *c)
 {
     struct work w = {.call = c, .n = sizes_of(c), .rate = rates(c)};
-    w.blocks = ceil_div(w.n.per_group, BLOCK);
+    w.blocks = em_ceil_div(w.n.per_group, BLOCK);
     const size_t S = c->exec->batch->n_sequences;
     if (!S) return;
     // some 20 microseconds each
@@ -241,7 +232,7 @@ static void span_backward(const struct work *w, size_t i, unsigned thread)
 {
     const struct em_call *c = w->call;
     const size_t part = i * w->n.T * w->n.N;
-    const size_t g = i / w->spans, j = i % w->spans, units = ceil_div(w->n.per_group, UNIT);
+    const size_t g = i / w->spans, j = i % w->spans, units = em_ceil_div(w->n.per_group, UNIT);
     const size_t begin = units * j / w->spans * UNIT, end = units * (j + 1) / w->spans * UNIT;
     const struct em_strip dy = em_strip_of(c->out[0]->grad), dx = gradient(c, X);
     const struct em_strip ddelta = gradient(c, DELTA), dz = gradient(c, Z);
@@ -269,7 +260,7 @@ static void span_backward(const struct work *w, size_t i, unsigned thread)
             .carry = w->carry,
         };
         em_kernels()->scan_backward_f32(&k, &d, g * w->n.per_group + begin,
-                                        g * w->n.per_group + min_size(end, w->n.per_group),
+                                        g * w->n.per_group + em_min_size(end, w->n.per_group),
                                         w->scratch + thread * w->per_thread);
     }
 }

@@ -122,12 +122,12 @@ static void block(const struct backward *b, const struct rows *rows, size_t grou
         n = tile_rows(rows->count - r);
         struct view view;
         look(a, rows, r, n, key, count, &view);
-        low = min_size(low, view.from);
-        high = max_size(high, view.to);
+        low = em_min_size(low, view.from);
+        high = em_max_size(high, view.to);
         float *p = b->p + r * KEYS, *ds = b->ds + r * KEYS;
         const size_t columns = vectors(view.to);
         for (size_t c = 0; c < columns; c += NV) {
-            const size_t here = min_size(columns - c, NV);
+            const size_t here = em_min_size(columns - c, NV);
             product(n, here, p + c * L, KEYS, q_rows + r * (wide / STEP), wide / STEP,
                     b->k_panel + c * L * steps(K), NR, steps(K));
             product(n, here, ds + c * L, KEYS, do_rows + r * (wide / STEP), wide / STEP,
@@ -142,7 +142,7 @@ static void block(const struct backward *b, const struct rows *rows, size_t grou
             if (end_key(a, t) == first_key(a, t) + 1) EM_K(fill_f32)(ds + i * KEYS, 0.0f, KEYS);
         }
         if (!b->d->dq || view.to == 0) continue;
-        const size_t depth = min_size(view.to, count);
+        const size_t depth = em_min_size(view.to, count);
         product(n, wide / L, b->dq, wide, along(b->ds_along, ds, KEYS, n, depth), KEYS / STEP,
                 b->keys, wide, steps(depth));
         for (size_t i = 0; i < n; i++) {
@@ -171,12 +171,12 @@ static void keys(const struct backward *b, size_t g, size_t key, size_t count)
     const float *k = a->k + key * a->k_stride + g * K, *v = a->v + key * a->v_stride + g * K;
     struct stream values = stream(v, K, a->v_stride, count), nothing = {0};
     for (size_t c = 0; c < count; c += NR) {
-        const size_t n = min_size(count - c, NR);
+        const size_t n = em_min_size(count - c, NR);
         pack_panel(b->k_panel + c * steps(K), k + c * a->k_stride, a->k_stride, n, K, &values,
                    &nothing);
     }
     for (size_t c = 0; c < count; c += NR) {
-        const size_t n = min_size(count - c, NR);
+        const size_t n = em_min_size(count - c, NR);
         pack_panel(b->v_panel + c * steps(K), v + c * a->v_stride, a->v_stride, n, K, &nothing,
                    &nothing);
     }
@@ -184,9 +184,9 @@ static void keys(const struct backward *b, size_t g, size_t key, size_t count)
     EM_K(fill_f32)(b->dk, 0.0f, KEYS * wide);
     EM_K(fill_f32)(b->dv, 0.0f, KEYS * wide);
     for (size_t h = 0; h < group; h += ROWS) {
-        const size_t heads = min_size(group - h, ROWS), most = ROWS / heads;
+        const size_t heads = em_min_size(group - h, ROWS), most = ROWS / heads;
         for (size_t t = 0; t < a->T; t += most) {
-            const size_t queries = min_size(a->T - t, most);
+            const size_t queries = em_min_size(a->T - t, most);
             if (end_key(a, t + queries - 1) <= key || first_key(a, t) >= key + count) continue;
             const struct rows rows = {t, g * group + h, heads, queries * heads};
             block(b, &rows, g * group, key, count, past);
@@ -223,7 +223,7 @@ void BACKWARD(const struct em_attention *a, const struct em_attention_gradient *
     // Blocks do not straddle the border to the past.
     size_t key = first_key(a, 0);
     for (size_t count; key < all; key += count) {
-        count = min_size((key < a->past ? a->past : all) - key, KEYS);
+        count = em_min_size((key < a->past ? a->past : all) - key, KEYS);
         keys(&b, g, key, count);
     }
 }

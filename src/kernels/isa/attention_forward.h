@@ -91,8 +91,8 @@ static inline void soften(const struct forward *f, size_t r, size_t n, size_t be
         factor[i] = before - now;
     }
     for (size_t i = 0; i < n; i += L)
-        vf32_store_n(factor + i, vf32_exp2(vf32_load_n(factor + i, min_size(n - i, L))),
-                     min_size(n - i, L));
+        vf32_store_n(factor + i, vf32_exp2(vf32_load_n(factor + i, em_min_size(n - i, L))),
+                     em_min_size(n - i, L));
     for (size_t i = 0; i < n; i++) {
         float *s = f->scores + i * KEYS, *sum = f->sum + (r + i) * L;
         const vf32 now = vf32_set1(f->top[r + i]);
@@ -119,13 +119,13 @@ static void step(const struct em_attention *a, const struct forward *f, const st
         const size_t from = view.from / L * L, to = padded(view.to);
         for (size_t panel = from / NR; panel * NR < to; panel++) {
             const size_t skip = panel * NR < from ? from - panel * NR : 0;
-            const size_t columns = (min_size(to - panel * NR, NR) - skip) / L;
+            const size_t columns = (em_min_size(to - panel * NR, NR) - skip) / L;
             product(n, columns, f->scores + panel * NR + skip, KEYS, q + r * (wide / STEP),
                     wide / STEP, f->keys + panel * NR * steps(K) + skip, NR, steps(K));
         }
         float factor[MR];
         soften(f, r, n, from, to, view.first, view.last, factor);
-        const size_t depth = min_size(to, count) - from;
+        const size_t depth = em_min_size(to, count) - from;
         const cell *p = along(f->p_cells, f->scores + from, KEYS, n, depth);
         add_values(n, wide / L, f->o + r * wide, wide, factor, p, values + from / STEP * v_stride,
                    v_stride, steps(depth));
@@ -192,7 +192,8 @@ static void block(const struct em_attention *a, const struct forward *all, size_
         start_rows(a, &f, &rows);
     }
     for (size_t key = first_key(a, first->t0); key < stop; key += KEYS) {
-        const size_t count = min_size(stop - key, KEYS), later = min_size(stop - key - count, KEYS);
+        const size_t count = em_min_size(stop - key, KEYS),
+                     later = em_min_size(stop - key - count, KEYS);
         const float *k = a->k + key * a->k_stride + g * K, *v = a->v + key * a->v_stride + g * K;
         struct stream next_k = stream(k + count * a->k_stride, heads * K, a->k_stride, later);
         struct stream next_v = stream(v + count * a->v_stride, heads * K, a->v_stride, later);
@@ -201,7 +202,7 @@ static void block(const struct em_attention *a, const struct forward *all, size_
             const struct forward f = part(all, first, i, K);
             for (size_t c = 0; c < count; c += NR)
                 pack_panel(f.keys + c * steps(K), k + c * a->k_stride, a->k_stride,
-                           min_size(count - c, NR), K, &next_k, &next_v);
+                           em_min_size(count - c, NR), K, &next_k, &next_v);
             const cell *values = f.values;
             if (in_place)
                 values = (const cell *)(const void *)v;
@@ -230,9 +231,9 @@ void FORWARD(const struct em_attention *a, size_t g, size_t g_end, size_t begin,
     const bool together = (g_end - g) * group * (end - begin) <= ROWS;
     for (size_t n = together ? g_end - g : 1; g < g_end; g += n)
         for (size_t h = 0; h < group; h += ROWS) {
-            const size_t heads = min_size(group - h, ROWS), most = ROWS / heads;
+            const size_t heads = em_min_size(group - h, ROWS), most = ROWS / heads;
             for (size_t t = begin; t < end; t += most) {
-                const size_t queries = min_size(end - t, most);
+                const size_t queries = em_min_size(end - t, most);
                 const struct rows rows = {t, g * group + h, heads, queries * heads};
                 block(a, &f, g, n, &rows);
             }

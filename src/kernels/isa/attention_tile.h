@@ -6,6 +6,7 @@
 #ifndef EM_KERNELS_ATTENTION_TILE_H
 #define EM_KERNELS_ATTENTION_TILE_H
 
+#include "base/sizes.h"
 #include "kernels/attention.h"
 #include "kernels/simd/f32.h"
 
@@ -120,16 +121,6 @@ static inline vf32 cells_product(cells a, cells b, vf32 sum)
 static inline size_t steps(size_t n)
 {
     return (n + STEP - 1) / STEP;
-}
-
-static inline size_t min_size(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-static inline size_t max_size(size_t a, size_t b)
-{
-    return a > b ? a : b;
 }
 
 static inline size_t vectors(size_t n)
@@ -247,14 +238,14 @@ static inline void pack_rows(float *to, size_t stride, const float *from, size_t
     for (size_t r = 0; r < rows; r++)
         for (size_t i = 0; i < n; i += L)
             vf32_store(to + r * stride + i,
-                       vf32_mul(vf32_load_n(from + r * from_stride + i, min_size(n - i, L)), f));
+                       vf32_mul(vf32_load_n(from + r * from_stride + i, em_min_size(n - i, L)), f));
 }
 
 #if defined(PAIRS)
 // Cells of p[0..width), width <= 2 L: (p[0], p[1]), (p[2], p[3]), ..; zeros follow.
 static inline vf32 cells_along(const float *p, size_t width)
 {
-    const vf32 low = vf32_load_n(p, min_size(width, L)),
+    const vf32 low = vf32_load_n(p, em_min_size(width, L)),
                high = width > L ? vf32_load_n(p + L, width - L) : vf32_zero();
     return (vf32)cells_of_two(low, high);
 }
@@ -265,9 +256,9 @@ static inline const cell *along(cell *space, const float *x, size_t stride, size
 {
     for (size_t r = 0; r < rows; r++)
         for (size_t i = 0; i < n; i += 2 * L) {
-            const vf32 c = cells_along(x + r * stride + i, min_size(n - i, 2 * L));
+            const vf32 c = cells_along(x + r * stride + i, em_min_size(n - i, 2 * L));
             vf32_store_n((float *)(void *)(space + r * (stride / 2) + i / 2), c,
-                         min_size(steps(n - i), L));
+                         em_min_size(steps(n - i), L));
         }
     return space;
 }
@@ -293,7 +284,7 @@ static inline void pack_across(cell *to, size_t stride, const float *from, size_
 {
     for (size_t r = 0; r < rows; r += 2)
         for (size_t i = 0; i < n; i += L) {
-            const size_t width = min_size(n - i, L);
+            const size_t width = em_min_size(n - i, L);
             const float *p = from + r * from_stride + i;
             const vf32 q = r + 1 < rows ? vf32_load_n(p + from_stride, width) : vf32_zero();
             cells_store(to + r / 2 * stride + i, cells_across(vf32_load_n(p, width), q));
@@ -357,7 +348,7 @@ static inline void pack_panel(cell *to, const float *from, size_t from_stride, s
 {
     for (size_t c = 0; c < NR; c += L)
         for (size_t i = 0; i < n; i += L * STEP) {
-            const size_t width = min_size(n - i, L * STEP);
+            const size_t width = em_min_size(n - i, L * STEP);
             vf32 square[L];
             TILE_UNROLL
             for (size_t r = 0; r < L; r++)
@@ -411,11 +402,11 @@ static inline void look(const struct em_attention *a, const struct rows *rows, s
     for (size_t i = 0; i < n; i++) {
         const size_t t = rows->t0 + (r + i) / rows->heads;
         const size_t first = first_key(a, t), end = end_key(a, t);
-        v->first[i] = first > key ? min_size(first - key, count) : 0;
-        v->last[i] = end > key ? min_size(end - key, count) : 0;
+        v->first[i] = first > key ? em_min_size(first - key, count) : 0;
+        v->last[i] = end > key ? em_min_size(end - key, count) : 0;
         if (v->first[i] >= v->last[i]) continue;
-        v->from = min_size(v->from, v->first[i]);
-        v->to = max_size(v->to, v->last[i]);
+        v->from = em_min_size(v->from, v->first[i]);
+        v->to = em_max_size(v->to, v->last[i]);
     }
 }
 

@@ -5,6 +5,7 @@
 // a vector that stays in its register over these tokens; then the gate. Sixteen states per vector
 // with a sum over the lanes would take three times as long.
 #include "kernels/scan.h"
+#include "base/sizes.h"
 #include "kernels/kernels_isa.h"
 #include "kernels/simd/f32.h"
 
@@ -19,11 +20,6 @@
 enum { STEPS = 32, WIDTH = 4 * VF32_LANES };
 _Static_assert(EM_SCAN_CHUNK % STEPS == 0, "a checkpoint lies between two blocks of tokens");
 
-static inline size_t min_size(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 // One block of channels, `width` of them from `first` on, over `n` tokens from t on.
 struct block {
     size_t first, width, t, n;
@@ -35,7 +31,7 @@ static void begin_tokens(const struct em_scan *k, struct block *u)
 {
     for (size_t s = 0; s < u->n; s++)
         for (size_t v = 0; v < u->width; v += VF32_LANES) {
-            const size_t m = min_size(u->width - v, VF32_LANES), at = u->first + v;
+            const size_t m = em_min_size(u->width - v, VF32_LANES), at = u->first + v;
             const vf32 x = vf32_load_n(k->x + (u->t + s) * k->x_stride + at, m);
             vf32 dt = vf32_load_n(k->delta + (u->t + s) * k->delta_stride + at, m);
             if (k->delta_bias) dt = vf32_add(dt, vf32_load_n(k->delta_bias + at, m));
@@ -65,7 +61,7 @@ ALWAYS void scan_states(const struct em_scan *k, const struct em_scan_out *o, st
     const size_t column = u->first / k->per_group * k->N + n;
     const float *b = k->b + u->t * k->b_stride + column, *c = k->c + u->t * k->c_stride + column;
     for (size_t v = 0; v < u->width; v += VF32_LANES) {
-        const size_t m = min_size(u->width - v, VF32_LANES);
+        const size_t m = em_min_size(u->width - v, VF32_LANES);
         vf32 h[TILE], rate[TILE];
         UNROLL
         for (size_t i = 0; i < S; i++) {
@@ -106,7 +102,7 @@ static void end_tokens(const struct em_scan *k, const struct em_scan_out *o, con
 {
     for (size_t s = 0; s < u->n; s++)
         for (size_t v = 0; v < u->width; v += VF32_LANES) {
-            const size_t m = min_size(u->width - v, VF32_LANES), at = u->first + v;
+            const size_t m = em_min_size(u->width - v, VF32_LANES), at = u->first + v;
             vf32 y = vf32_load(u->y[s] + v);
             if (k->z)
                 y = vf32_mul(y, vf32_silu(vf32_load_n(k->z + (u->t + s) * k->z_stride + at, m)));
@@ -119,7 +115,7 @@ static void load_states(const struct em_scan *k, struct block *u)
     for (size_t n = 0; n < k->N; n++)
         for (size_t v = 0; v < u->width; v += VF32_LANES)
             vf32_store(u->h[n] + v, k->state ? vf32_load_n(k->state + n * k->E + u->first + v,
-                                                           min_size(u->width - v, VF32_LANES))
+                                                           em_min_size(u->width - v, VF32_LANES))
                                              : vf32_zero());
 }
 
@@ -128,14 +124,14 @@ static void store_states(const struct em_scan *k, const struct block *u, float *
     for (size_t n = 0; n < k->N; n++)
         for (size_t v = 0; v < u->width; v += VF32_LANES)
             vf32_store_n(to + n * k->E + u->first + v, vf32_load(u->h[n] + v),
-                         min_size(u->width - v, VF32_LANES));
+                         em_min_size(u->width - v, VF32_LANES));
 }
 
 // In place: A log2(e) from log(-A).
 void EM_K(scan_rates_f32)(float *rate, size_t n)
 {
     for (size_t i = 0; i < n; i += VF32_LANES) {
-        const size_t m = min_size(n - i, VF32_LANES);
+        const size_t m = em_min_size(n - i, VF32_LANES);
         const vf32 a = vf32_exp(vf32_load_n(rate + i, m));
         vf32_store_n(rate + i, vf32_mul(vf32_set1(-0x1.715476p+0f), a), m);
     }
@@ -146,10 +142,10 @@ void EM_K(scan_f32)(const struct em_scan *k, const struct em_scan_out *o, size_t
 {
     struct block u;
     for (u.first = begin; u.first < end; u.first += WIDTH) {
-        u.width = min_size(end - u.first, WIDTH);
+        u.width = em_min_size(end - u.first, WIDTH);
         load_states(k, &u);
         for (u.t = 0; u.t < k->T; u.t += STEPS) {
-            u.n = min_size(k->T - u.t, STEPS);
+            u.n = em_min_size(k->T - u.t, STEPS);
             if (o->checkpoints && u.t % EM_SCAN_CHUNK == 0)
                 store_states(k, &u, o->checkpoints + u.t / EM_SCAN_CHUNK * k->N * k->E);
             begin_tokens(k, &u);

@@ -6,6 +6,7 @@
 //   dx = D dy + dt g.B,  ddt = x g.B + sum_n g A a h[t-1],  dA = sum_t g dt a h[t-1]
 // dB and dC are sums over channels: lane by lane first, over the lanes when all of the call's
 // channels are through.
+#include "base/sizes.h"
 #include "kernels/kernels_isa.h"
 #include "kernels/scan.h"
 #include "kernels/simd/f32.h"
@@ -14,11 +15,6 @@
 #define UNROLL _Pragma("GCC unroll 8")
 
 enum { STEPS = EM_SCAN_CHUNK, VECTORS = 2, STATES = 4, WIDTH = VECTORS * VF32_LANES };
-
-static inline size_t min_size(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
 
 // One block of channels over one chunk.
 struct block {
@@ -39,7 +35,7 @@ static void begin_chunk(const struct em_scan *k, const struct em_scan_gradient *
 {
     for (size_t s = 0; s < u->n; s++)
         for (size_t v = 0; v < u->width; v += VF32_LANES) {
-            const size_t m = min_size(u->width - v, VF32_LANES), at = u->first + v, t = u->t + s;
+            const size_t m = em_min_size(u->width - v, VF32_LANES), at = u->first + v, t = u->t + s;
             const vf32 x = vf32_load_n(k->x + t * k->x_stride + at, m);
             vf32 delta = vf32_load_n(k->delta + t * k->delta_stride + at, m);
             if (k->delta_bias) delta = vf32_add(delta, vf32_load_n(k->delta_bias + at, m));
@@ -80,7 +76,7 @@ ALWAYS void again(const struct em_scan *k, const struct em_scan_gradient *d,
     for (size_t i = 0; i < S; i++)
         UNROLL
     for (size_t j = 0; j < V; j++) {
-        const size_t at = v + j * VF32_LANES, m = min_size(u->width - at, VF32_LANES);
+        const size_t at = v + j * VF32_LANES, m = em_min_size(u->width - at, VF32_LANES);
         h[i][j] = vf32_load_n(checkpoint + (n + i) * k->E + u->first + at, m);
         rate[i][j] = vf32_load_n(k->rate + (n + i) * k->E + u->first + at, m);
     }
@@ -122,7 +118,7 @@ ALWAYS void back(const struct em_scan *k, const struct em_scan_gradient *d, stru
     for (size_t i = 0; i < S; i++)
         UNROLL
     for (size_t j = 0; j < V; j++) {
-        const size_t at = v + j * VF32_LANES, m = min_size(u->width - at, VF32_LANES);
+        const size_t at = v + j * VF32_LANES, m = em_min_size(u->width - at, VF32_LANES);
         const size_t place = (n + i) * k->E + u->first + at;
         g[i][j] = vf32_load_n(d->carry + place, m);
         rate[i][j] = vf32_load_n(k->rate + place, m);
@@ -173,7 +169,7 @@ ALWAYS void back(const struct em_scan *k, const struct em_scan_gradient *d, stru
     for (size_t i = 0; i < S; i++)
         UNROLL
     for (size_t j = 0; j < V; j++) {
-        const size_t at = v + j * VF32_LANES, m = min_size(u->width - at, VF32_LANES);
+        const size_t at = v + j * VF32_LANES, m = em_min_size(u->width - at, VF32_LANES);
         const size_t place = (n + i) * k->E + u->first + at;
         vf32_store_n(d->carry + place, g[i][j], m);
         vf32_store_n(d->dA + place, vf32_add(dA[i][j], vf32_load_n(d->dA + place, m)), m);
@@ -206,7 +202,7 @@ static void end_chunk(const struct em_scan *k, const struct em_scan_gradient *d,
 {
     const vf32 one = vf32_set1(1), ln2 = vf32_set1(0x1.62e43p-1f);
     for (size_t v = 0; v < u->width; v += VF32_LANES) {
-        const size_t m = min_size(u->width - v, VF32_LANES), at = u->first + v;
+        const size_t m = em_min_size(u->width - v, VF32_LANES), at = u->first + v;
         const vf32 skip = k->skip ? vf32_load_n(k->skip + at, m) : vf32_zero();
         vf32 dskip = vf32_zero(), dbias = vf32_zero();
         for (size_t s = 0; s < u->n; s++) {
@@ -253,11 +249,11 @@ void EM_K(scan_backward_f32)(const struct em_scan *k, const struct em_scan_gradi
     for (size_t chunk = (k->T + STEPS - 1) / STEPS; chunk-- > 0;) {
         const float *checkpoint = d->checkpoints + chunk * k->N * k->E;
         u->t = chunk * STEPS;
-        u->n = min_size(k->T - u->t, STEPS);
+        u->n = em_min_size(k->T - u->t, STEPS);
         fill(db, u->n * k->N * VF32_LANES);
         fill(dc, u->n * k->N * VF32_LANES);
         for (u->first = begin; u->first < end; u->first += WIDTH) {
-            u->width = min_size(end - u->first, WIDTH);
+            u->width = em_min_size(end - u->first, WIDTH);
             begin_chunk(k, d, u);
             if (u->width > VF32_LANES)
                 all_states(k, d, checkpoint, u, db, dc, 0, VECTORS);

@@ -7,6 +7,7 @@
 // and where D is a power of two, reading several of them at the same channel makes their lines
 // fight for one set of the first-level cache (D = 1024, backward: 4x slower). Past MOST taps, which
 // nobody uses, u is computed again for each tap instead.
+#include "base/sizes.h"
 #include "kernels/kernels_isa.h"
 #include "kernels/simd/f32.h"
 
@@ -28,11 +29,6 @@ static inline vf32 gate_at(const struct em_short_conv *k, ptrdiff_t t, size_t c,
 #define UNROLL _Pragma("GCC unroll 8")
 enum { MOST = 8, CHANNELS = 1024, SKEWED = CHANNELS + VF32_LANES };
 
-static inline size_t min_size(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 // Row of a ring that holds time t; t >= -L.
 static inline size_t slot(ptrdiff_t t, size_t L)
 {
@@ -47,7 +43,7 @@ static void fill_ring(const struct em_short_conv *k, float (*ring)[SKEWED], size
         const ptrdiff_t at = (ptrdiff_t)t - (ptrdiff_t)back;
         float *row = ring[slot(at, k->L)];
         for (size_t c = begin; c < end; c += VF32_LANES) {
-            const size_t m = min_size(end - c, VF32_LANES);
+            const size_t m = em_min_size(end - c, VF32_LANES);
             vf32_store_n(row + c - begin, gate_at(k, at, c, m), m);
         }
     }
@@ -68,7 +64,7 @@ ALWAYS void forward(const struct em_short_conv *k, size_t L, bool gated, float *
             row[j] = ring[slot((ptrdiff_t)(t + j + 1) - (ptrdiff_t)L, L)];
         float *newest = ring[slot((ptrdiff_t)t, L)];
         for (size_t c = begin; c < end; c += VF32_LANES) {
-            const size_t m = min_size(end - c, VF32_LANES);
+            const size_t m = em_min_size(end - c, VF32_LANES);
             vf32 u = vf32_load_n(k->x + at + c, m);
             if (gated) u = vf32_mul(vf32_load_n(k->b + at + c, m), u);
             vf32 v = k->bias ? vf32_load_n(k->bias + c, m) : vf32_zero();
@@ -90,7 +86,7 @@ static void forward_long(const struct em_short_conv *k, float *y, size_t y_strid
 {
     for (; t < t_end; t++, y += y_stride) {
         for (size_t c = 0; c < k->D; c += VF32_LANES) {
-            const size_t m = min_size(k->D - c, VF32_LANES);
+            const size_t m = em_min_size(k->D - c, VF32_LANES);
             vf32 v = k->bias ? vf32_load_n(k->bias + c, m) : vf32_zero();
             for (size_t j = 0; j < k->L; j++) {
                 const vf32 u = gate_at(k, (ptrdiff_t)(t + j + 1) - (ptrdiff_t)k->L, c, m);
@@ -106,7 +102,7 @@ ALWAYS void forward_tokens(const struct em_short_conv *k, bool gated, float *y, 
                            size_t begin, size_t end)
 {
     for (size_t c = 0; c < k->D; c += CHANNELS) {
-        const size_t c_end = min_size(c + CHANNELS, k->D);
+        const size_t c_end = em_min_size(c + CHANNELS, k->D);
         if (k->L == 3)
             forward(k, 3, gated, y, y_stride, begin, end, c, c_end);
         else if (k->L == 4)
@@ -176,7 +172,7 @@ ALWAYS void fill_dv(const struct em_short_conv *k, const struct em_short_conv_gr
                     bool gated, float *row, size_t t, size_t begin, size_t end)
 {
     for (size_t c = begin; c < end; c += VF32_LANES) {
-        const size_t m = min_size(end - c, VF32_LANES);
+        const size_t m = em_min_size(end - c, VF32_LANES);
         vf32 dv = vf32_zero();
         if (t < d->T) dv = vf32_load_n(dy_row(d, t) + c, m);
         if (gated && t < d->T) dv = vf32_mul(dv, vf32_load_n(k->c + t * k->stride + c, m));
@@ -207,7 +203,7 @@ ALWAYS void backward(const struct em_short_conv *k, size_t L,
         }
         float *newest = us[t % L];
         for (size_t c = begin; c < end; c += VF32_LANES) {
-            const size_t m = min_size(end - c, VF32_LANES), at = c - begin;
+            const size_t m = em_min_size(end - c, VF32_LANES), at = c - begin;
             const vf32 dv = vf32_load(dv_row[L - 1] + at);
             vf32 now = vf32_load_n(k->x + in + c, m);
             if (gated) now = vf32_mul(vf32_load_n(k->b + in + c, m), now);
@@ -238,7 +234,7 @@ static void backward_long(const struct em_short_conv *k, const struct em_short_c
     const size_t D = k->D, L = k->L;
     for (size_t t = start; t < stop; t++) {
         for (size_t c = 0; c < D; c += VF32_LANES) {
-            const size_t m = min_size(D - c, VF32_LANES);
+            const size_t m = em_min_size(D - c, VF32_LANES);
             const vf32 dy = vf32_load_n(dy_row(d, t) + c, m);
             const vf32 dv = k->c ? vf32_mul(dy, vf32_load_n(k->c + t * k->stride + c, m)) : dy;
             if (d->dbias) vf32_store_n(d->dbias + c, vf32_add(vf32_load_n(d->dbias + c, m), dv), m);
@@ -267,7 +263,7 @@ ALWAYS void backward_tokens(const struct em_short_conv *k, const struct em_short
                             bool gated, bool set, size_t start, size_t stop)
 {
     for (size_t c = 0; c < k->D; c += CHANNELS) {
-        const size_t c_end = min_size(c + CHANNELS, k->D);
+        const size_t c_end = em_min_size(c + CHANNELS, k->D);
         if (k->L == 3)
             backward(k, 3, d, gated, set, start, stop, c, c_end);
         else if (k->L == 4)

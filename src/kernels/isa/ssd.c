@@ -1,14 +1,10 @@
 // Mamba-2's scan: one token of one head, and the exponentials of a chunk. This file is compiled
 // once per instruction set.
+#include "base/sizes.h"
 #include "kernels/kernels_isa.h"
 #include "kernels/simd/f32.h"
 
 enum { VECTORS = 4, WIDTH = VECTORS * VF32_LANES };
-
-static inline size_t min_size(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
 
 // h [N, P] = decay h + b x^T, y [P] += c h.
 void EM_K(ssd_token_f32)(float *h, float *y, const float *x, const float *b, const float *c,
@@ -20,7 +16,7 @@ void EM_K(ssd_token_f32)(float *h, float *y, const float *x, const float *b, con
         size_t m[VECTORS];
         for (size_t v = 0; v < VECTORS; v++) {
             const size_t at = p + v * VF32_LANES;
-            m[v] = at < P ? min_size(P - at, VF32_LANES) : 0;
+            m[v] = at < P ? em_min_size(P - at, VF32_LANES) : 0;
             xs[v] = m[v] ? vf32_load_n(x + at, m[v]) : vf32_zero();
             ys[v] = m[v] ? vf32_load_n(y + at, m[v]) : vf32_zero();
         }
@@ -44,7 +40,7 @@ void EM_K(ssd_token_f32)(float *h, float *y, const float *x, const float *b, con
 void EM_K(exp_f32)(float *y, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i += VF32_LANES) {
-        const size_t m = min_size(n - i, VF32_LANES);
+        const size_t m = em_min_size(n - i, VF32_LANES);
         vf32_store_n(y + i, vf32_exp(vf32_load_n(x + i, m)), m);
     }
 }
