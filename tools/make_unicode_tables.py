@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes src/text/unicode_tables.c and src/text/nfc_tables.c.
+"""Writes src/text/unicode_tables.c, nfc_decompositions.c and nfc_compositions.c.
 
 The categories and the normalisation data are those of Hugging Face `tokenizers` (0.23 has Unicode 16 in
 its regular expressions), found by asking it about every code point, so that Ember's splitters and NFC
@@ -54,6 +54,15 @@ def write_numbers(out, numbers, width):
             line = "   "
         line += text
     out.append(line)
+
+
+def start_of_file():
+    return [
+        "// Made by tools/make_unicode_tables.py from tokenizers %s. Do not edit." % tokenizers.__version__,
+        '#include "text/unicode_tables.h"',
+        "",
+        "// clang-format off",
+    ]
 
 
 def unicode_tables():
@@ -128,37 +137,34 @@ def nfc_tables(table):
         assert len(full) <= 4 and len(pool) < 1 << 16
         entries.append((c << 3 | len(full), len(pool)))
         pool += full
-    out = [
-        "// Made by tools/make_unicode_tables.py from tokenizers %s. Do not edit." % tokenizers.__version__,
-        '#include "text/unicode_tables.h"',
-        "",
-        "// clang-format off",
-        "const struct em_decomposition em_decompositions[] = {",
-    ]
-    write_numbers(out, ["{0x%x, %d}" % e for e in entries], 100)
-    out += ["};", "const size_t em_decomposition_count = %d;" % len(entries), "", "const uint32_t em_decomposition_pool[] = {"]
-    write_numbers(out, ["0x%x" % c for c in pool], 100)
-    out += ["};", "", "const struct em_composition em_compositions[] = {"]
-    write_numbers(out, ["{0x%x, 0x%x, 0x%x}" % (a, b, c) for (a, b), c in sorted(compositions.items())], 100)
+    decomposed = start_of_file() + ["const struct em_decomposition em_decompositions[] = {"]
+    write_numbers(decomposed, ["{0x%x, %d}" % e for e in entries], 120)
+    decomposed += ["};", "const size_t em_decomposition_count = %d;" % len(entries), "", "const uint32_t em_decomposition_pool[] = {"]
+    write_numbers(decomposed, ["0x%x" % c for c in pool], 120)
+    decomposed += ["};", ""]
+    composed = start_of_file() + ["const struct em_composition em_compositions[] = {"]
+    write_numbers(composed, ["{0x%x, 0x%x, 0x%x}" % (a, b, c) for (a, b), c in sorted(compositions.items())], 120)
     tails = sorted({b for _, b in compositions if b not in ccc})
-    out += ["};", "const size_t em_composition_count = %d;" % len(compositions), "", "const uint32_t em_composition_tails[] = {"]
-    write_numbers(out, ["0x%x" % c for c in tails], 100)
-    out += ["};", "const size_t em_composition_tail_count = %d;" % len(tails), "", "const struct em_ccc_range em_ccc_ranges[] = {"]
+    composed += ["};", "const size_t em_composition_count = %d;" % len(compositions), "", "const uint32_t em_composition_tails[] = {"]
+    write_numbers(composed, ["0x%x" % c for c in tails], 120)
+    composed += ["};", "const size_t em_composition_tail_count = %d;" % len(tails), "", "const struct em_ccc_range em_ccc_ranges[] = {"]
     ranges = []
     for c, k in sorted(ccc.items()):
         if ranges and ranges[-1][1] == c - 1 and ranges[-1][2] == k:
             ranges[-1][1] = c
         else:
             ranges.append([c, c, k])
-    write_numbers(out, ["{0x%x, 0x%x, %d}" % tuple(r) for r in ranges], 100)
-    out += ["};", "const size_t em_ccc_range_count = %d;" % len(ranges), ""]
-    return "\n".join(out)
+    write_numbers(composed, ["{0x%x, 0x%x, %d}" % tuple(r) for r in ranges], 120)
+    composed += ["};", "const size_t em_ccc_range_count = %d;" % len(ranges), ""]
+    return "\n".join(decomposed), "\n".join(composed)
 
 
 def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent / "src/text")
     (root / "unicode_tables.c").write_text(unicode_tables())
-    (root / "nfc_tables.c").write_text(nfc_tables(categories()))
+    decomposed, composed = nfc_tables(categories())
+    (root / "nfc_decompositions.c").write_text(decomposed)
+    (root / "nfc_compositions.c").write_text(composed)
 
 
 if __name__ == "__main__":

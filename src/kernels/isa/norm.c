@@ -110,8 +110,6 @@ static float sum_squared_deviations(const float *x, size_t n, float mean)
     for (; i + 2 * VF32_LANES <= n; i += 2 * VF32_LANES) {
         const vf32 a = vf32_sub(vf32_load(x + i), mu);
         const vf32 b = vf32_sub(vf32_load(x + i + VF32_LANES), mu);
-        em_fetch(x, n + i);
-        em_fetch(x, n + i + VF32_LANES);
         s0 = vf32_fma(a, a, s0);
         s1 = vf32_fma(b, b, s1);
     }
@@ -136,6 +134,7 @@ float EM_K(layernorm_f32)(float *y, const float *x, const float *w, const float 
 #define WRITE(i, m)                                                                                \
     const vf32 z = vf32_mul(vf32_sub(vf32_load_n(x + i, m), c), r);                                \
     const vf32 shift = b ? vf32_load_n(b + i, m) : vf32_zero();                                    \
+    em_fetch(x, n + i);                                                                            \
     vf32_store_n(y + i, vf32_fma(z, vf32_load_n(w + i, m), shift), m)
     EACH_VECTOR(n, WRITE);
 #undef WRITE
