@@ -3,7 +3,6 @@
 #include <math.h>
 
 #include "base/process.h"
-#include "bench/measure.h"
 #include "bench/probe.h"
 #include "kernels/kernels.h"
 
@@ -18,12 +17,6 @@ static ember_status record(struct em_bench_probe *p, const ember_bench_options *
     EM_TRY(em_bench_probe_want_gradients(p));
     EM_TRY(ember_fft_conv(em_program_flow(p->program), NULL, u, k, NULL, gate[0], gate[1], &y));
     return em_bench_probe_ready(p, y);
-}
-
-static ember_status run(void *context, unsigned repeat, double *seconds)
-{
-    (void)repeat;
-    return em_bench_probe_run(context, seconds);
 }
 
 // What the process has grown by beside inputs, output and their gradients, and the tables that the
@@ -47,10 +40,7 @@ static ember_status measure(struct em_bench_probe *p, json_t *out)
     EM_TRY(record(p, o));
     EM_TRY(em_bench_probe_run(p, &seconds));
     const double extra = extra_bytes(o, before);
-    EM_TRY(em_bench_measure(
-        &(struct em_bench_work){
-            .run = run, .context = p, .bound = EM_BENCH_F32, .seconds = o->seconds},
-        job->pool, &measured));
+    EM_TRY(em_bench_probe_measure(p, EM_BENCH_F32, &measured));
     // A transform takes 5 operations a value and level: two of them forward, three more backward.
     const double values = (double)o->batch * (double)o->channels * (double)o->length;
     const double transforms = o->backward ? 5 : 2, median = measured.time.median;

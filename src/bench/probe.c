@@ -137,3 +137,20 @@ ember_status em_bench_probe_run(struct em_bench_probe *p, double *seconds)
     em_program_visit(p->program, add_seconds, seconds);
     return EMBER_OK;
 }
+
+static ember_status repeat(void *context, unsigned i, double *seconds)
+{
+    (void)i;
+    return em_bench_probe_run(context, seconds);
+}
+
+ember_status em_bench_probe_measure(struct em_bench_probe *p, enum em_bench_bound bound,
+                                    struct em_bench_measured *measured)
+{
+    double seconds;
+    EM_TRY(em_bench_probe_run(p, &seconds));
+    return em_bench_measure(
+        &(struct em_bench_work){
+            .run = repeat, .context = p, .bound = bound, .seconds = p->job->options->seconds},
+        p->job->pool, measured);
+}

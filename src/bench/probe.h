@@ -7,6 +7,7 @@
 
 #include "base/rng.h"
 #include "bench/bench.h"
+#include "bench/measure.h"
 #include "nn/build.h"
 #include "ops/program.h"
 
@@ -42,6 +43,9 @@ ember_status em_bench_probe_ready(struct em_bench_probe *p, ember_tensor *y) EMB
 
 // Runs it; the seconds of what counts.
 ember_status em_bench_probe_run(struct em_bench_probe *p, double *seconds) EMBER_CHECKED;
+// Runs it for about options->seconds after one that warms up, beside its roof.
+ember_status em_bench_probe_measure(struct em_bench_probe *p, enum em_bench_bound bound,
+                                    struct em_bench_measured *measured) EMBER_CHECKED;
 bool em_bench_probe_counts(const struct em_call *call);
 
 #endif

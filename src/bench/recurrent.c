@@ -1,7 +1,6 @@
 // `ember bench recurrent`: a recurrent layer over float sequences, as models have it.
 #include <string.h>
 
-#include "bench/measure.h"
 #include "bench/probe.h"
 #include "kernels/kernels.h"
 #include "nn/sequence_mixing/recurrent/wiring.h"
@@ -48,24 +47,13 @@ static ember_status record(struct em_bench_probe *p, const ember_bench_options *
     return status;
 }
 
-static ember_status run(void *context, unsigned repeat, double *seconds)
-{
-    (void)repeat;
-    return em_bench_probe_run(context, seconds);
-}
-
 static ember_status measure(struct em_bench_probe *p, json_t *out)
 {
     const struct em_bench_job *job = p->job;
     const ember_bench_options *o = job->options;
     struct em_bench_measured measured;
-    double seconds;
     EM_TRY(record(p, o));
-    EM_TRY(em_bench_probe_run(p, &seconds));
-    EM_TRY(em_bench_measure(
-        &(struct em_bench_work){
-            .run = run, .context = p, .bound = EM_BENCH_F32, .seconds = o->seconds},
-        job->pool, &measured));
+    EM_TRY(em_bench_probe_measure(p, EM_BENCH_F32, &measured));
     // By the operations' own costs, which count every synapse and weight that could be there.
     double flops = em_program_cost(p->program, false).flops;
     if (o->backward) flops += em_program_cost(p->program, true).flops;

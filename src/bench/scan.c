@@ -1,5 +1,4 @@
 // `ember bench scan`: Mamba's selective scan with its gate, as an operation, its inputs apart.
-#include "bench/measure.h"
 #include "bench/probe.h"
 
 static ember_status parameter(struct em_bench_probe *p, const char *name, size_t E, size_t N,
@@ -26,24 +25,13 @@ static ember_status record(struct em_bench_probe *p, const ember_bench_options *
     return em_bench_probe_ready(p, y);
 }
 
-static ember_status run(void *context, unsigned repeat, double *seconds)
-{
-    (void)repeat;
-    return em_bench_probe_run(context, seconds);
-}
-
 static ember_status measure(struct em_bench_probe *p, json_t *out)
 {
     const struct em_bench_job *job = p->job;
     const ember_bench_options *o = job->options;
     struct em_bench_measured measured;
-    double seconds;
     EM_TRY(record(p, o));
-    EM_TRY(em_bench_probe_run(p, &seconds));
-    EM_TRY(em_bench_measure(
-        &(struct em_bench_work){
-            .run = run, .context = p, .bound = em_bench_flops_bound(job), .seconds = o->seconds},
-        job->pool, &measured));
+    EM_TRY(em_bench_probe_measure(p, em_bench_flops_bound(job), &measured));
     const double elements =
         (double)o->batch * (double)o->length * (double)o->dim * (double)o->states;
     // Of a (channel, state, token): forward the exponential's nine multiplications and additions,

@@ -1,48 +1,17 @@
 // Mamba as transformers writes it: one mixer and its norm in every block.
-#include <string.h>
-
-#include "models/hf_config.h"
+#include "models/mamba.h"
 
 static const struct em_name names[] = {
-    {"embedding.weight", "backbone.embeddings.weight", false},
-    {"final_norm.weight", "backbone.norm_f.weight", false},
-    {"head.weight", "lm_head.weight", false},
-    {"blocks.#.sequence_norm.weight", "backbone.layers.#.norm.weight", false},
-    {"blocks.#.sequence.in_proj.weight", "backbone.layers.#.mixer.in_proj.weight", false},
-    {"blocks.#.sequence.in_proj.bias", "backbone.layers.#.mixer.in_proj.bias", false},
-    {"blocks.#.sequence.conv1d.weight", "backbone.layers.#.mixer.conv1d.weight", true},
-    {"blocks.#.sequence.conv1d.bias", "backbone.layers.#.mixer.conv1d.bias", false},
+    EM_MAMBA_NAMES,
     {"blocks.#.sequence.x_proj.weight", "backbone.layers.#.mixer.x_proj.weight", false},
     {"blocks.#.sequence.dt_proj.weight", "backbone.layers.#.mixer.dt_proj.weight", false},
     {"blocks.#.sequence.dt_proj.bias", "backbone.layers.#.mixer.dt_proj.bias", false},
-    {"blocks.#.sequence.A_log", "backbone.layers.#.mixer.A_log", false},
-    {"blocks.#.sequence.D", "backbone.layers.#.mixer.D", false},
-    {"blocks.#.sequence.out_proj.weight", "backbone.layers.#.mixer.out_proj.weight", false},
-    {"blocks.#.sequence.out_proj.bias", "backbone.layers.#.mixer.out_proj.bias", false},
     {0},
 };
 
-// The second half does not change what a model computes here: residuals are f32 in any case.
-static const char *const keys[] = {EM_HF_KEYS,
-                                   "state_size",
-                                   "layer_norm_epsilon",
-                                   "expand",
-                                   "conv_kernel",
-                                   "use_bias",
-                                   "use_conv_bias",
-                                   "hidden_act",
-                                   "time_step_rank",
-                                   "time_step_scale",
-                                   "time_step_min",
-                                   "time_step_max",
-                                   "time_step_init_scheme",
-                                   "time_step_floor",
-                                   "rescale_prenorm_residual",
-                                   "residual_in_fp32",
-                                   "use_mambapy",
-                                   "use_associative_scan",
-                                   "layer_types",
-                                   NULL};
+// use_mambapy, use_associative_scan and residual_in_fp32 change nothing here: residuals are f32.
+static const char *const keys[] = {EM_MAMBA_KEYS, "time_step_scale",      "time_step_init_scheme",
+                                   "use_mambapy", "use_associative_scan", NULL};
 
 static const struct em_hf_shape preset = {.width = 768,
                                           .vocabulary = 50280,
@@ -86,7 +55,6 @@ static ember_status translate(const json_t *config, const char *where,
     (void)weights;
     struct em_reader r = {config, where, EMBER_OK};
     const struct em_hf_shape s = em_hf_read_shape(&r, &preset);
-    const char *activation = em_read_string(&r, "hidden_act", "silu");
     const char *rank = json_string_value(json_object_get(config, "time_step_rank"));
     const bool automatic = rank && strcmp(rank, "auto") == 0;
     const size_t expand = em_read_size(&r, "expand", 2, 1, 64);
@@ -105,9 +73,7 @@ static ember_status translate(const json_t *config, const char *where,
         .dt_scale = em_read_double(&r, "time_step_scale", 1, 0, 1e3),
         .dt_init = em_read_string(&r, "time_step_init_scheme", "random"),
     };
-    if (r.status == EMBER_OK && strcmp(activation, "silu") != 0 && strcmp(activation, "swish") != 0)
-        return em_fail(EMBER_E_UNSUPPORTED, "%s: hidden_act of mamba has to be silu, not \"%.60s\"",
-                       where, activation);
+    EM_TRY(em_mamba_activation(&r, "mamba"));
     return em_hf_layers(&r, &s, "pre_norm", layer, &layers, form);
 }
 

@@ -1,47 +1,15 @@
 // Mamba-2 as transformers writes it: one mixer and its norm in every block.
-#include <string.h>
-
-#include "models/hf_config.h"
+#include "models/mamba.h"
 
 static const struct em_name names[] = {
-    {"embedding.weight", "backbone.embeddings.weight", false},
-    {"final_norm.weight", "backbone.norm_f.weight", false},
-    {"head.weight", "lm_head.weight", false},
-    {"blocks.#.sequence_norm.weight", "backbone.layers.#.norm.weight", false},
-    {"blocks.#.sequence.in_proj.weight", "backbone.layers.#.mixer.in_proj.weight", false},
-    {"blocks.#.sequence.in_proj.bias", "backbone.layers.#.mixer.in_proj.bias", false},
-    {"blocks.#.sequence.conv1d.weight", "backbone.layers.#.mixer.conv1d.weight", true},
-    {"blocks.#.sequence.conv1d.bias", "backbone.layers.#.mixer.conv1d.bias", false},
+    EM_MAMBA_NAMES,
     {"blocks.#.sequence.dt_bias", "backbone.layers.#.mixer.dt_bias", false},
-    {"blocks.#.sequence.A_log", "backbone.layers.#.mixer.A_log", false},
-    {"blocks.#.sequence.D", "backbone.layers.#.mixer.D", false},
     {"blocks.#.sequence.norm.weight", "backbone.layers.#.mixer.norm.weight", false},
-    {"blocks.#.sequence.out_proj.weight", "backbone.layers.#.mixer.out_proj.weight", false},
-    {"blocks.#.sequence.out_proj.bias", "backbone.layers.#.mixer.out_proj.bias", false},
     {0},
 };
 
-static const char *const keys[] = {EM_HF_KEYS,
-                                   "state_size",
-                                   "layer_norm_epsilon",
-                                   "expand",
-                                   "conv_kernel",
-                                   "n_groups",
-                                   "num_heads",
-                                   "use_bias",
-                                   "use_conv_bias",
-                                   "hidden_act",
-                                   "time_step_rank",
-                                   "time_step_min",
-                                   "time_step_max",
-                                   "time_step_floor",
-                                   "time_step_limit",
-                                   "rescale_prenorm_residual",
-                                   "residual_in_fp32",
-                                   "chunk_size",
-                                   "rms_norm",
-                                   "layer_types",
-                                   NULL};
+static const char *const keys[] = {EM_MAMBA_KEYS, "n_groups", "num_heads", "time_step_limit",
+                                   "chunk_size",  "rms_norm", NULL};
 
 static const struct em_hf_shape preset = {.width = 4096,
                                           .vocabulary = 32768,
@@ -106,7 +74,6 @@ static ember_status translate(const json_t *config, const char *where,
     (void)weights;
     struct em_reader r = {config, where, EMBER_OK};
     struct em_hf_shape s = em_hf_read_shape(&r, &preset);
-    const char *activation = em_read_string(&r, "hidden_act", "silu");
     struct layers layers = {
         .states = em_read_size(&r, "state_size", 128, 1, 4096),
         .kernel = em_read_size(&r, "conv_kernel", 4, 1, 4096),
@@ -128,9 +95,7 @@ static ember_status translate(const json_t *config, const char *where,
                        "%s: hidden_size * expand is %zu * %zu, num_heads * head_dim is %zu * %zu; "
                        "the products have to be equal",
                        where, s.width, expand, layers.heads, layers.head_dim);
-    if (strcmp(activation, "silu") != 0 && strcmp(activation, "swish") != 0)
-        return em_fail(EMBER_E_UNSUPPORTED,
-                       "%s: hidden_act of mamba2 has to be silu, not \"%.60s\"", where, activation);
+    EM_TRY(em_mamba_activation(&r, "mamba2"));
     return em_hf_layers(&r, &s, "pre_norm", layer, &layers, form);
 }
 
