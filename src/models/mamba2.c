@@ -47,22 +47,29 @@ static ember_status layer(struct em_reader *r, const struct em_hf_shape *s, cons
     return r->status;
 }
 
-// Two numbers; what is no number, as transformers writes infinity, and what is beyond any step is
-// no limit.
+// No limit as transformers writes it (an object, or the bare word Infinity, which is a string
+// here), or as a number that no step reaches.
+static bool is_no_limit(const json_t *v)
+{
+    return json_is_object(v) ||
+           (json_is_string(v) && strcmp(json_string_value(v), "Infinity") == 0) ||
+           (json_is_number(v) && json_number_value(v) >= 1e9);
+}
+
 static ember_status read_limits(const struct em_reader *r, double *limit)
 {
     const json_t *v = json_object_get(r->config, "time_step_limit");
-    const json_t *high = json_array_get(v, 1);
+    const json_t *low = json_array_get(v, 0), *high = json_array_get(v, 1);
     char found[96];
     limit[0] = limit[1] = 0;
     if (!v || json_is_null(v)) return EMBER_OK;
-    if (!json_is_array(v) || json_array_size(v) != 2 || !json_is_number(json_array_get(v, 0)) ||
-        !(json_is_number(high) || json_is_object(high)))
+    if (json_array_size(v) != 2 || !json_is_number(low) ||
+        !(json_is_number(high) || is_no_limit(high)))
         return em_fail(EMBER_E_CONFIG, "%s: time_step_limit has to be two numbers, found %s",
                        r->where, em_json_text(v, found, sizeof found));
-    limit[0] = json_number_value(json_array_get(v, 0));
-    limit[1] = json_is_number(high) && json_number_value(high) < 1e9 ? json_number_value(high) : 0;
-    if (limit[0] < 0 || (json_is_number(high) && json_number_value(high) <= 0))
+    limit[0] = json_number_value(low);
+    if (!is_no_limit(high)) limit[1] = json_number_value(high);
+    if (limit[0] < 0 || (!is_no_limit(high) && limit[1] <= 0))
         return em_fail(EMBER_E_CONFIG, "%s: time_step_limit has to be above 0, found %s", r->where,
                        em_json_text(v, found, sizeof found));
     return EMBER_OK;

@@ -48,6 +48,22 @@ static void published_sizes(void **state)
     em_model_close(m);
 }
 
+// As transformers writes no limit: since version 5, before it, and what one writes by hand.
+static void steps_without_a_limit_are_read_in_every_form(void **state)
+{
+    (void)state;
+    static const char *const high[] = {"{\"__float__\": \"Infinity\"}", "Infinity", "1e30"};
+    for (size_t i = 0; i < 3; i++) {
+        char text[512];
+        snprintf(text, sizeof text,
+                 "{\"model_type\": \"mamba2\", \"vocab_size\": 20, \"hidden_size\": 8, "
+                 "\"num_heads\": 4, \"head_dim\": 4, \"n_groups\": 2, \"num_hidden_layers\": 1, "
+                 "\"time_step_limit\": [0.0, %s]}",
+                 high[i]);
+        em_model_close(create(text));
+    }
+}
+
 static void rates_skips_and_step_biases_do_not_decay(void **state)
 {
     (void)state;
@@ -113,6 +129,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_sizes),
+        cmocka_unit_test(steps_without_a_limit_are_read_in_every_form),
         cmocka_unit_test(rates_skips_and_step_biases_do_not_decay),
         cmocka_unit_test(refusals),
         cmocka_unit_test(hybrids_are_built),
