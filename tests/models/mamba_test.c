@@ -9,8 +9,8 @@
 static struct em_model *create(const char *text)
 {
     struct em_model *m;
-    json_t *config = json_loads(text, 0, NULL);
-    assert_non_null(config);
+    json_t *config = NULL;
+    CHECK_OK(em_json_parse("a config", text, strlen(text), 0, &config));
     CHECK_OK(em_model_create(config, "a config", NULL, &m));
     json_decref(config);
     return m;
