@@ -1,15 +1,19 @@
 // A convolution over images: x [T, I] on a grid of H x W, w [O, I, k, k], stride s, p zeros around;
-// y has (H + 2 p - k) / s + 1 rows of (W + 2 p - k) / s + 1 pixels each, [T', O]. Patches of an
-// image are gathered as rows [I, k, k] beside each other and multiplied with w.
+// y has (H + 2 p - k) / s + 1 rows of (W + 2 p - k) / s + 1 pixels each, [T', O].
+//
+// The patches of some images at once are gathered as rows [k, k, I], whose channels are as
+// contiguous as those of x, and multiplied with w in that order.
 #include "kernels/kernels.h"
 #include "ops/image.h"
 #include "ops/matmul.h"
 
 enum { X, W, BIAS, INPUTS };
+enum { ROWS_AT_ONCE = 2048 }; // enough for matrix products with all threads
 
 struct attr {
     struct em_grid grid, out;
     size_t stride, padding;
+    size_t images; // at once
 };
 
 static size_t patch_of(const struct em_call *c)
@@ -20,16 +24,19 @@ static size_t patch_of(const struct em_call *c)
 static ember_status workspace(const struct em_call *c, size_t *bytes)
 {
     const struct attr *a = em_attr_const(c, struct attr);
-    const size_t O = c->in[W]->dim[0], K = patch_of(c), pixels = a->out.rows * a->out.columns;
+    const size_t O = c->in[W]->dim[0], K = patch_of(c),
+                 rows = a->images * a->out.rows * a->out.columns;
     const unsigned threads = em_call_threads(c);
-    EM_TRY(em_add_scratch(c, pixels, K, bytes)); // patches, or their gradients
+    EM_TRY(em_add_scratch(c, rows, K, bytes)); // patches, or their gradients
+    EM_TRY(em_add_scratch(c, O, K, bytes));    // w in the order of patches
+    EM_TRY(em_add_scratch(c, O, K, bytes));    // its gradient
     for (int type = EM_GEMM_F32; type <= EM_GEMM_BF16; type++) {
         EM_TRY(em_add_matmul_scratch(
             c, em_gemm_unpacked_scratch_size((enum em_gemm_type)type, O, K, threads), bytes));
         EM_TRY(em_add_matmul_scratch(
             c, em_gemm_unpacked_scratch_size((enum em_gemm_type)type, K, O, threads), bytes));
         EM_TRY(em_add_matmul_scratch(
-            c, em_gemm_unpacked_scratch_size((enum em_gemm_type)type, K, pixels, threads), bytes));
+            c, em_gemm_unpacked_scratch_size((enum em_gemm_type)type, K, rows, threads), bytes));
     }
     return EMBER_OK;
 }
@@ -58,6 +65,10 @@ static ember_status shape(struct em_call *c)
             "%zu x %zu",
             k, a->stride, a->padding, a->grid.rows, a->grid.columns);
     a->out = (struct em_grid){(H - k) / a->stride + 1, (V - k) / a->stride + 1};
+    const size_t all = x->dim[0] / (a->grid.rows * a->grid.columns), // images of the largest batch
+        some = ROWS_AT_ONCE / (a->out.rows * a->out.columns);
+    a->images = some < all ? some : all;
+    if (!a->images) a->images = 1;
     em_need_grid(c, x, &a->grid);
     size_t bytes = 0;
     EM_TRY(workspace(c, &bytes));
@@ -73,10 +84,11 @@ static void cost(const struct em_call *c, struct em_cost *forward, struct em_cos
     *backward = (struct em_cost){4 * n * K, 2 * bytes};
 }
 
-struct image {
+// Images that are at work, as an argument of tasks.
+struct images {
     const struct em_call *c;
-    float *patches;
-    size_t first; // row of x
+    float *patches, *w, *dw; // in the order [k, k, I]
+    size_t first;            // row of x
 };
 
 // The pixel of x that tap (i, j) of output pixel p meets, or false where that is a zero around it.
@@ -94,37 +106,76 @@ static bool tap(const struct em_call *c, size_t p, size_t i, size_t j, size_t *p
 static void gather(void *arg, size_t begin, size_t end, unsigned thread)
 {
     (void)thread;
-    const struct image *m = arg;
-    const size_t I = m->c->in[W]->dim[1], k = m->c->in[W]->dim[2];
+    const struct images *m = arg;
+    const struct attr *a = em_attr_const(m->c, struct attr);
+    const size_t I = m->c->in[W]->dim[1], k = m->c->in[W]->dim[2], P = a->out.rows * a->out.columns,
+                 pixels = a->grid.rows * a->grid.columns;
     const struct em_strip x = em_strip_of(m->c->in[X]);
-    for (size_t p = begin; p < end; p++)
-        for (size_t i = 0; i < k; i++)
-            for (size_t j = 0; j < k; j++) {
-                size_t q;
-                const bool there = tap(m->c, p, i, j, &q);
-                const float *from = there ? em_strip_row(&x, m->first + q) : NULL;
-                float *to = m->patches + p * I * k * k + i * k + j;
-                for (size_t ch = 0; ch < I; ch++)
-                    to[ch * k * k] = there ? from[ch] : 0;
-            }
+    for (size_t r = begin; r < end; r++) {
+        float *to = m->patches + r * k * k * I;
+        for (size_t n = 0; n < k * k; n++, to += I) {
+            size_t q;
+            if (tap(m->c, r % P, n / k, n % k, &q))
+                memcpy(to, em_strip_row(&x, m->first + r / P * pixels + q), I * sizeof *to);
+            else
+                memset(to, 0, I * sizeof *to);
+        }
+    }
 }
 
-// Patches overlap, so their gradients are added one image row of patches after the other.
-static void scatter(const struct image *m)
+// The output place, along a side of `count`, whose tap i lies at `place`; false where none does.
+static bool meets(const struct attr *a, size_t place, size_t i, size_t count, size_t *out)
 {
+    const size_t from = place + a->padding - i; // wraps below 0, and is too large then
+    *out = from / a->stride;
+    return place + a->padding >= i && from % a->stride == 0 && *out < count;
+}
+
+// Patches overlap, so each pixel adds up what it has in them.
+static void collect(void *arg, size_t begin, size_t end, unsigned thread)
+{
+    (void)thread;
+    const struct images *m = arg;
     const struct attr *a = em_attr_const(m->c, struct attr);
-    const size_t I = m->c->in[W]->dim[1], k = m->c->in[W]->dim[2];
+    const size_t I = m->c->in[W]->dim[1], k = m->c->in[W]->dim[2], P = a->out.rows * a->out.columns,
+                 pixels = a->grid.rows * a->grid.columns;
     const struct em_strip dx = em_strip_of(m->c->in[X]->grad);
-    for (size_t p = 0; p < a->out.rows * a->out.columns; p++)
-        for (size_t i = 0; i < k; i++)
-            for (size_t j = 0; j < k; j++) {
-                size_t q;
-                if (!tap(m->c, p, i, j, &q)) continue;
-                float *to = em_strip_row(&dx, m->first + q);
-                const float *from = m->patches + p * I * k * k + i * k + j;
-                for (size_t ch = 0; ch < I; ch++)
-                    to[ch] += from[ch * k * k];
-            }
+    for (size_t r = begin; r < end; r++) {
+        const size_t q = r % pixels;
+        float *to = em_strip_row(&dx, m->first + r);
+        for (size_t n = 0; n < k * k; n++) {
+            size_t y, x;
+            if (!meets(a, q / a->grid.columns, n / k, a->out.rows, &y) ||
+                !meets(a, q % a->grid.columns, n % k, a->out.columns, &x))
+                continue;
+            const size_t p = r / pixels * P + y * a->out.columns + x;
+            em_kernels()->add_f32(to, to, m->patches + (p * k * k + n) * I, I);
+        }
+    }
+}
+
+// w to the order of patches, and its gradient back.
+static void reorder_w(void *arg, size_t begin, size_t end, unsigned thread)
+{
+    (void)thread;
+    const struct images *m = arg;
+    const size_t I = m->c->in[W]->dim[1], taps = patch_of(m->c) / I;
+    for (size_t o = begin; o < end; o++)
+        for (size_t ch = 0; ch < I; ch++)
+            for (size_t n = 0; n < taps; n++)
+                m->w[(o * taps + n) * I + ch] = em_f32(m->c->in[W])[(o * I + ch) * taps + n];
+}
+
+static void add_dw(void *arg, size_t begin, size_t end, unsigned thread)
+{
+    (void)thread;
+    const struct images *m = arg;
+    const size_t I = m->c->in[W]->dim[1], taps = patch_of(m->c) / I;
+    for (size_t o = begin; o < end; o++)
+        for (size_t ch = 0; ch < I; ch++)
+            for (size_t n = 0; n < taps; n++)
+                em_f32(m->c->in[W]->grad)[(o * I + ch) * taps + n] +=
+                    m->dw[(o * taps + n) * I + ch];
 }
 
 static void product(const struct em_call *c, size_t M, size_t N, size_t K, struct em_matrix a,
@@ -138,23 +189,35 @@ static void product(const struct em_call *c, size_t M, size_t N, size_t K, struc
     em_scratch_reset(em_scratch_of(c), mark);
 }
 
-static struct image image_of(const struct em_call *c)
+static struct images images_of(const struct em_call *c)
 {
     const struct attr *a = em_attr_const(c, struct attr);
-    return (struct image){.c = c,
-                          .patches = em_take_floats(c, a->out.rows * a->out.columns, patch_of(c))};
+    const size_t O = c->in[W]->dim[0], K = patch_of(c);
+    struct images m = {.c = c,
+                       .patches = em_take_floats(c, a->images * a->out.rows * a->out.columns, K),
+                       .w = em_take_floats(c, O, K),
+                       .dw = em_take_floats(c, O, K)};
+    em_parallel(c->exec->pool, O, em_row_grain(K), reorder_w, &m);
+    return m;
+}
+
+static size_t at_most(size_t a, size_t b)
+{
+    return a < b ? a : b;
 }
 
 static void forward(const struct em_call *c)
 {
     const struct attr *a = em_attr_const(c, struct attr);
-    const size_t P = a->out.rows * a->out.columns, K = patch_of(c), O = c->in[W]->dim[0];
+    const size_t P = a->out.rows * a->out.columns, K = patch_of(c), O = c->in[W]->dim[0],
+                 S = c->exec->batch->n_sequences;
     const struct em_strip y = em_strip_of(c->out[0]);
-    struct image m = image_of(c);
-    for (size_t s = 0; s < c->exec->batch->n_sequences; s++) {
+    struct images m = images_of(c);
+    for (size_t s = 0; s < S; s += a->images) {
+        const size_t rows = at_most(a->images, S - s) * P;
         m.first = em_first_row(c, c->in[X], s);
-        em_parallel(c->exec->pool, P, em_row_grain(K), gather, &m);
-        product(c, P, O, K, em_matmul_rows(m.patches, K), em_matmul_columns(em_f32(c->in[W]), K),
+        em_parallel(c->exec->pool, rows, em_row_grain(K), gather, &m);
+        product(c, rows, O, K, em_matmul_rows(m.patches, K), em_matmul_columns(m.w, K),
                 em_strip_row(&y, s * P), y.stride,
                 &(struct em_gemm_epilogue){.bias = c->in[BIAS] ? em_f32(c->in[BIAS]) : NULL});
     }
@@ -163,24 +226,27 @@ static void forward(const struct em_call *c)
 static void backward(const struct em_call *c)
 {
     const struct attr *a = em_attr_const(c, struct attr);
-    const size_t P = a->out.rows * a->out.columns, K = patch_of(c), O = c->in[W]->dim[0];
+    const size_t P = a->out.rows * a->out.columns, K = patch_of(c), O = c->in[W]->dim[0],
+                 S = c->exec->batch->n_sequences;
     const struct em_strip dy = em_strip_of(c->out[0]->grad);
-    const struct em_gemm_epilogue set = {0}, add = {.accumulate = true};
-    struct image m = image_of(c);
-    for (size_t s = 0; s < c->exec->batch->n_sequences; s++) {
+    struct images m = images_of(c);
+    for (size_t s = 0; s < S; s += a->images) {
+        const size_t images = at_most(a->images, S - s), rows = images * P;
         const float *d = em_strip_row(&dy, s * P);
         m.first = em_first_row(c, c->in[X], s);
         if (em_wants(c, W)) {
-            em_parallel(c->exec->pool, P, em_row_grain(K), gather, &m);
-            product(c, O, K, P, em_matmul_columns(d, dy.stride), em_matmul_rows(m.patches, K),
-                    em_f32(c->in[W]->grad), K, &add);
+            em_parallel(c->exec->pool, rows, em_row_grain(K), gather, &m);
+            product(c, O, K, rows, em_matmul_columns(d, dy.stride), em_matmul_rows(m.patches, K),
+                    m.dw, K, &(struct em_gemm_epilogue){.accumulate = s > 0});
         }
         if (em_wants(c, X)) {
-            product(c, P, K, O, em_matmul_rows(d, dy.stride), em_matmul_rows(em_f32(c->in[W]), K),
-                    m.patches, K, &set);
-            scatter(&m);
+            product(c, rows, K, O, em_matmul_rows(d, dy.stride), em_matmul_rows(m.w, K), m.patches,
+                    K, &(struct em_gemm_epilogue){0});
+            em_parallel(c->exec->pool, images * a->grid.rows * a->grid.columns, em_row_grain(K),
+                        collect, &m);
         }
     }
+    if (em_wants(c, W) && S) em_parallel(c->exec->pool, O, em_row_grain(K), add_dw, &m);
     if (em_wants(c, BIAS)) em_add_column_sums(c->exec->pool, &dy, em_f32(c->in[BIAS]->grad));
 }
 

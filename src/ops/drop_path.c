@@ -30,25 +30,50 @@ static float factor(const struct em_call *c, size_t s)
     return (double)(bits >> 11) * 0x1p-53 < p ? 0 : (float)(1 / (1 - p));
 }
 
+// Of row r of x: its sequence's.
+static float factor_of_row(const struct em_call *c, size_t r)
+{
+    size_t each;
+    (void)em_has_sequence_rows(c->in[0], &each);
+    return factor(c, each ? r / each : em_sequence_of(c, r));
+}
+
+static void forward_rows(void *arg, size_t begin, size_t end, unsigned thread)
+{
+    (void)thread;
+    const struct em_call *c = em_task_call(arg);
+    const struct em_strip x = em_strip_of(c->in[0]), y = em_strip_of(c->out[0]);
+    for (size_t r = begin; r < end; r++)
+        em_kernels()->scale_f32(em_strip_row(&y, r), em_strip_row(&x, r), factor_of_row(c, r),
+                                x.width);
+}
+
 static void forward(const struct em_call *c)
 {
-    const struct em_strip x = em_strip_of(c->in[0]), y = em_strip_of(c->out[0]);
-    for (size_t s = 0; s < c->exec->batch->n_sequences; s++) {
-        const float f = factor(c, s);
-        for (size_t r = em_first_row(c, c->in[0], s); r < em_first_row(c, c->in[0], s + 1); r++)
-            em_kernels()->scale_f32(em_strip_row(&y, r), em_strip_row(&x, r), f, x.width);
+    const struct em_strip x = em_strip_of(c->in[0]);
+    em_over_rows(c, x.count, x.width, forward_rows);
+}
+
+static void backward_rows(void *arg, size_t begin, size_t end, unsigned thread)
+{
+    (void)thread;
+    const struct em_call *c = em_task_call(arg);
+    const struct em_strip dx = em_strip_of(c->in[0]->grad), dy = em_strip_of(c->out[0]->grad);
+    for (size_t r = begin; r < end; r++) {
+        float *to = em_strip_row(&dx, r);
+        const float f = factor_of_row(c, r), *from = em_strip_row(&dy, r);
+        if (em_fresh(c, 0))
+            em_kernels()->scale_f32(to, from, f, dx.width);
+        else
+            em_kernels()->axpy_f32(to, f, from, dx.width);
     }
 }
 
 static void backward(const struct em_call *c)
 {
     if (!em_wants(c, 0)) return;
-    const struct em_strip dx = em_strip_of(c->in[0]->grad), dy = em_strip_of(c->out[0]->grad);
-    for (size_t s = 0; s < c->exec->batch->n_sequences; s++) {
-        const float f = factor(c, s);
-        for (size_t r = em_first_row(c, c->in[0], s); r < em_first_row(c, c->in[0], s + 1); r++)
-            em_kernels()->axpy_f32(em_strip_row(&dx, r), f, em_strip_row(&dy, r), dx.width);
-    }
+    const struct em_strip dx = em_strip_of(c->in[0]->grad);
+    em_over_rows(c, dx.count, dx.width, backward_rows);
 }
 
 static void reference_forward(const struct em_call *c)
@@ -62,6 +87,7 @@ static void reference_forward(const struct em_call *c)
 static void reference_backward(const struct em_call *c)
 {
     if (!em_wants(c, 0)) return;
+    em_zero_fresh(c, 0);
     for (size_t s = 0; s < c->exec->batch->n_sequences; s++)
         for (size_t r = em_first_row(c, c->in[0], s); r < em_first_row(c, c->in[0], s + 1); r++)
             for (size_t j = 0; j < em_last_dim(c->in[0]); j++)
@@ -74,6 +100,7 @@ const struct em_op em_op_drop_path = {
     .cost = cost,
     .backend = {[EM_CPU] = EM_PASSES(forward, backward),
                 [EM_REFERENCE] = EM_PASSES(reference_forward, reference_backward)},
+    .flags = EM_OP_SETS_FRESH,
 };
 
 ember_status ember_drop_path(ember_flow *flow, ember_tensor *x, float p, ember_tensor **y)
