@@ -565,6 +565,16 @@ EMBER_API EMBER_CHECKED ember_status ember_cross_entropy(ember_flow *flow, ember
                                                          ember_tensor *w, ember_tensor *bias,
                                                          ember_tensor **loss, ember_tensor **nll);
 
+/**
+ * The same, and right [T] (I32; [S] for a row of each sequence): 1 where no logit is larger than
+ * that of the target. Told in passes without gradients; elsewhere, and where nothing is scored, 0.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_cross_entropy_right(ember_flow *flow, ember_tensor *x,
+                                                               ember_tensor *w, ember_tensor *bias,
+                                                               ember_tensor **loss,
+                                                               ember_tensor **nll,
+                                                               ember_tensor **right);
+
 /** loss [1] = loss_scale * sum over rows of the mean of their squares. */
 EMBER_API EMBER_CHECKED ember_status ember_mean_square(ember_flow *flow, ember_tensor *x,
                                                        ember_tensor **loss);

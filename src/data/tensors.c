@@ -38,58 +38,90 @@ static ember_status check_floats(const char *path, const char *name, const struc
     return EMBER_OK;
 }
 
+// rank 2: [S, B]; 3: [S, B, T]. `none`: -100 is allowed too.
 static ember_status check_integers(const struct em_tensor_source *s, const char *path,
-                                   const char *name, const struct em_st_tensor *t, int64_t least,
-                                   int64_t most)
+                                   const char *name, const struct em_st_tensor *t, size_t rank,
+                                   int64_t most, bool none)
 {
-    char found[96];
-    if ((t->dtype != EM_ST_I32 && t->dtype != EM_ST_I64) || t->rank != 2 ||
-        t->shape[0] != s->slices || t->shape[1] != s->batch)
-        return em_fail(EMBER_E_SHAPE, "%s: %s has to be I32 or I64 [%zu, %zu], found %s %s", path,
-                       name, s->slices, s->batch, em_st_dtype_name(t->dtype),
+    char found[96], expected[96];
+    const size_t shape[3] = {s->slices, s->batch, s->seq};
+    const int64_t least = strcmp(name, "lengths") == 0;
+    if ((t->dtype != EM_ST_I32 && t->dtype != EM_ST_I64) || t->rank != rank ||
+        memcmp(t->shape, shape, rank * sizeof *shape))
+        return em_fail(EMBER_E_SHAPE, "%s: %s has to be I32 or I64 %s, found %s %s", path, name,
+                       em_st_shape_text(shape, rank, expected, sizeof expected),
+                       em_st_dtype_name(t->dtype),
                        em_st_shape_text(t->shape, t->rank, found, sizeof found));
-    for (size_t i = 0; i < t->elements; i++)
-        if (integer_at(t, i) < least || integer_at(t, i) > most)
-            return em_fail(EMBER_E_RANGE, "%s: %s[%zu] is %lld; it has to be %lld to %lld", path,
-                           name, i, (long long)integer_at(t, i), (long long)least, (long long)most);
+    for (size_t i = 0; i < t->elements; i++) {
+        const int64_t v = integer_at(t, i);
+        if ((v < least || v > most) && !(none && v == -100))
+            return em_fail(EMBER_E_RANGE, "%s: %s[%zu] is %lld; it has to be %lld to %lld%s", path,
+                           name, i, (long long)v, (long long)least, (long long)most,
+                           none ? ", or -100" : "");
+    }
     return EMBER_OK;
 }
 
-static ember_status check(struct em_tensor_source *s, const char *path, size_t width, size_t made)
+static ember_status check_read(struct em_tensor_source *s, const char *path,
+                               const struct em_tensor_columns *columns)
 {
-    const struct em_st_tensor *x = s->inputs;
-    if (!x || x->rank != 4 || !x->elements)
-        return em_fail(EMBER_E_FORMAT,
-                       "%s: expected a tensor inputs [steps, batch, places, columns]", path);
+    const struct em_st_tensor *x = columns->vocabulary ? s->ids : s->inputs;
+    const size_t rank = columns->vocabulary ? 3 : 4;
+    if (!x || x->rank != rank || !x->elements || s->ids == s->inputs)
+        return em_fail(EMBER_E_FORMAT, "%s: expected a tensor %s", path,
+                       columns->vocabulary ? "input_ids [steps, batch, places]"
+                                           : "inputs [steps, batch, places, columns]");
     s->slices = x->shape[0];
     s->batch = x->shape[1];
     s->seq = x->shape[2];
-    s->width = width;
-    s->made = made;
-    EM_TRY(
-        check_floats(path, "inputs", x, (size_t[]){s->slices, s->batch, s->seq, width}, 4, false));
-    if (s->timespans) EM_TRY(check_floats(path, "timespans", s->timespans, x->shape, 3, true));
-    if (s->lengths) EM_TRY(check_integers(s, path, "lengths", s->lengths, 1, (int64_t)s->seq));
-    if (!s->targets == !s->labels)
-        return em_fail(EMBER_E_FORMAT,
-                       "%s: expected either targets [S, B, T, M] or labels [S, B] beside inputs",
-                       path);
-    if (s->labels) return check_integers(s, path, "labels", s->labels, 0, (int64_t)made - 1);
-    return check_floats(path, "targets", s->targets, (size_t[]){s->slices, s->batch, s->seq, made},
-                        4, false);
+    s->width = columns->vocabulary ? 0 : columns->in;
+    s->made = columns->vocabulary ? columns->vocabulary : columns->out;
+    if (columns->vocabulary)
+        return check_integers(s, path, "input_ids", x, 3, (int64_t)columns->vocabulary - 1, false);
+    return check_floats(path, "inputs", x, (size_t[]){s->slices, s->batch, s->seq, s->width}, 4,
+                        false);
 }
 
-ember_status em_tensors_open(const char *path, size_t width, size_t made,
+static ember_status check(struct em_tensor_source *s, const char *path,
+                          const struct em_tensor_columns *columns)
+{
+    EM_TRY(check_read(s, path, columns));
+    const size_t shape[] = {s->slices, s->batch, s->seq, s->made};
+    if (s->timespans) EM_TRY(check_floats(path, "timespans", s->timespans, shape, 3, true));
+    if (s->lengths)
+        EM_TRY(check_integers(s, path, "lengths", s->lengths, 2, (int64_t)s->seq, false));
+    if (!s->targets == !s->labels || (columns->vocabulary && !s->labels))
+        return em_fail(EMBER_E_FORMAT, "%s: expected %slabels [S, B] or [S, B, T] beside %s", path,
+                       columns->vocabulary ? "" : "either targets [S, B, T, M] or ",
+                       columns->vocabulary ? "input_ids" : "inputs");
+    if (s->labels)
+        return check_integers(s, path, "labels", s->labels, s->labels->rank == 3 ? 3 : 2,
+                              (int64_t)s->made - 1, s->labels->rank == 3);
+    return check_floats(path, "targets", s->targets, shape, 4, false);
+}
+
+// A mean over no place is none.
+static ember_status check_scored(const struct em_tensor_source *s, const char *path)
+{
+    for (size_t step = 0; step < s->slices; step++)
+        if (!em_tensors_scored(s, step))
+            return em_fail(EMBER_E_RANGE, "%s: labels of slice %zu are all -100", path, step);
+    return EMBER_OK;
+}
+
+ember_status em_tensors_open(const char *path, const struct em_tensor_columns *columns,
                              struct em_tensor_source *out)
 {
     struct em_tensor_source s = {0};
     EM_TRY(em_safetensors_open(path, &s.file));
     s.inputs = em_safetensors_find(s.file, "inputs");
+    s.ids = em_safetensors_find(s.file, "input_ids");
     s.timespans = em_safetensors_find(s.file, "timespans");
     s.lengths = em_safetensors_find(s.file, "lengths");
     s.targets = em_safetensors_find(s.file, "targets");
     s.labels = em_safetensors_find(s.file, "labels");
-    const ember_status status = check(&s, path, width, made);
+    ember_status status = check(&s, path, columns);
+    if (status == EMBER_OK) status = check_scored(&s, path);
     if (status != EMBER_OK) {
         em_safetensors_close(s.file);
         return status;
@@ -122,28 +154,34 @@ ember_status em_tensors_fill(const struct em_tensor_source *s, uint64_t step, si
         return em_fail(EMBER_E_RANGE, "%s: rows %zu to %zu: a batch has %zu",
                        em_safetensors_path(s->file), first, first + rows, s->batch);
     EM_TRY(em_packed_reserve(out, rows * s->seq));
-    EM_TRY(em_packed_reserve_vectors(out, s->width, s->targets ? s->made : 0));
+    if (!s->ids) EM_TRY(em_packed_reserve_vectors(out, s->width, s->targets ? s->made : 0));
     const size_t at = (size_t)(step % s->slices) * s->batch + first;
+    const bool places = em_tensors_label_places(s);
     size_t n = 0;
     for (size_t r = 0; r < rows; r++) {
         const size_t length = length_at(s, at + r), from = (at + r) * s->seq;
-        copy(out->inputs + n * s->width, s->inputs, from * s->width, length * s->width);
-        if (s->timespans) copy(out->timespans + n, s->timespans, from, length);
+        if (s->inputs)
+            copy(out->inputs + n * s->width, s->inputs, from * s->width, length * s->width);
+        if (s->timespans && s->inputs) copy(out->timespans + n, s->timespans, from, length);
         if (s->targets)
             copy(out->values + n * s->made, s->targets, from * s->made, length * s->made);
         for (size_t t = 0; t < length; t++) {
-            out->tokens[n + t] = 0;
-            out->targets[n + t] = s->targets ? 0 : -100;
+            out->tokens[n + t] = s->ids ? (int32_t)integer_at(s->ids, from + t) : 0;
+            out->targets[n + t] = s->targets ? 0
+                                  : places   ? (int32_t)integer_at(s->labels, from + t)
+                                             : -100;
         }
         n += length;
-        if (s->labels) out->targets[n - 1] = (int32_t)integer_at(s->labels, at + r);
+        if (s->labels && !places) out->targets[n - 1] = (int32_t)integer_at(s->labels, at + r);
         out->labels[r] = 0;
         out->bytes[r] = 0;
         out->offset[r + 1] = n;
     }
-    out->batch.tokens = NULL;
-    out->batch.inputs = out->inputs;
-    if (s->timespans) out->batch.timespans = out->timespans;
+    if (!s->ids) {
+        out->batch.tokens = NULL;
+        out->batch.inputs = out->inputs;
+        if (s->timespans) out->batch.timespans = out->timespans;
+    }
     out->batch.n_tokens = n;
     out->batch.n_sequences = rows;
     return EMBER_OK;
@@ -152,17 +190,19 @@ ember_status em_tensors_fill(const struct em_tensor_source *s, uint64_t step, si
 uint64_t em_tensors_scored(const struct em_tensor_source *s, uint64_t step)
 {
     const size_t at = (size_t)(step % s->slices) * s->batch;
+    const bool places = em_tensors_label_places(s);
     uint64_t scored = 0;
-    if (s->labels) return s->batch;
+    if (s->labels && !places) return s->batch;
     for (size_t r = 0; r < s->batch; r++)
-        scored += length_at(s, at + r);
+        for (size_t t = 0; t < length_at(s, at + r); t++)
+            scored += !places || integer_at(s->labels, (at + r) * s->seq + t) >= 0;
     return scored;
 }
 
 uint64_t em_tensors_hash(const struct em_tensor_source *s)
 {
-    const struct em_st_tensor *const all[] = {s->inputs, s->timespans, s->lengths, s->targets,
-                                              s->labels};
+    const struct em_st_tensor *const all[] = {s->inputs,  s->timespans, s->lengths,
+                                              s->targets, s->labels,    s->ids};
     uint64_t hash = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         hash = em_hash64(hash, i, all[i] ? em_hash_bytes(all[i]->data, all[i]->bytes) : 0);

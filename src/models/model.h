@@ -103,12 +103,13 @@ enum em_head {
     EM_HEAD_LAST,   // of each sequence's last token [S, V]
     EM_HEAD_VALUES, // the loss [1]: squared errors from the run's values, and their means [T]
     EM_HEAD_LABELS, // of one output a sequence, pooled or at its last place: the loss [1], the
-                    // cross-entropy [S] with the target of that place, and logits [S, V]
+                    // cross-entropy [S] with the target of that place, and whether that is right
+    EM_HEAD_PLACES, // of every place with a target: the loss [1], the cross-entropy [T], right [T]
     EM_HEAD_LOSS,   // the loss [1] (and the negative log-likelihoods [T]), never [T, V]
 };
 struct em_model_outputs {
-    ember_tensor *hidden, *logits, *loss,
-        *nll; // NULL where the head makes none; all kept for reading
+    ember_tensor *hidden, *logits, *loss, *nll,
+        *right; // NULL where the head makes none; all kept for reading
 };
 // Records the model's forward pass on the program.
 ember_status em_model_record(const struct em_model *m, struct em_program *p, enum em_head head,

@@ -22,13 +22,14 @@ static ember_status record_head(const struct em_model *m, ember_flow *flow, enum
         if (m->vocabulary)
             return ember_cross_entropy(flow, x, m->head, m->head_bias, &out->loss, &out->nll);
         break;
+    case EM_HEAD_PLACES:
     case EM_HEAD_LABELS:
         if (!m->head)
             return em_fail(EMBER_E_CONFIG, "%s: labels need a model with an output matrix",
                            m->name);
-        if (!m->pooled) EM_TRY(ember_last_rows(flow, x, &x));
-        EM_TRY(ember_linear(flow, x, m->head, m->head_bias, NULL, &out->logits));
-        return ember_cross_entropy(flow, x, m->head, m->head_bias, &out->loss, &out->nll);
+        if (head == EM_HEAD_LABELS && !m->pooled) EM_TRY(ember_last_rows(flow, x, &x));
+        return ember_cross_entropy_right(flow, x, m->head, m->head_bias, &out->loss, &out->nll,
+                                         &out->right);
     case EM_HEAD_VALUES:
     case EM_HEAD_ALL: break;
     }

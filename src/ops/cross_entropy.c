@@ -16,7 +16,11 @@
 #include "ops/matmul.h"
 
 enum { X, W, BIAS, INPUTS };
-enum { LOSS, NLL };
+enum { LOSS, NLL, RIGHT };
+
+struct attr {
+    bool tells_right;
+};
 
 // Rows of a chunk: up to 64 MiB of logits, within bounds that keep matrix products efficient. Every
 // chunk adds to the whole gradient of w, so few large ones beat those that stay in the caches. A
@@ -81,6 +85,8 @@ static ember_status shape(struct em_call *c)
     em_need_targets(c, w->dim[0]);
     EM_TRY(em_out(c, LOSS, EMBER_F32, (size_t[]){1}, 1));
     EM_TRY(em_out_rows(c, NLL, EMBER_F32, x, 1, NULL, 0));
+    if (em_attr_const(c, struct attr)->tells_right)
+        EM_TRY(em_out_rows(c, RIGHT, EMBER_I32, x, 1, NULL, 0));
     if (c->exec->backend == EM_REFERENCE) {
         size_t bytes = 0;
         EM_TRY(em_add_scratch(c, w->dim[0], sizeof(double) / sizeof(float), &bytes));
@@ -111,10 +117,18 @@ struct walk {
     float factor;       // of every row's gradient,
     const float *extra; // [T] plus this row's; or NULL
     float *nll;         // [T], or NULL
+    int32_t *right;     // [T], or NULL; only without gradients, which take the logits' place
     // the chunk
     const int32_t *rows;
     float *logits;
 };
+
+static bool is_largest(const float *z, size_t V, size_t target)
+{
+    for (size_t v = 0; v < V; v++)
+        if (z[v] > z[target]) return false;
+    return true;
+}
 
 static void softmax_rows(void *arg, size_t begin, size_t end, unsigned thread)
 {
@@ -129,6 +143,7 @@ static void softmax_rows(void *arg, size_t begin, size_t end, unsigned thread)
                                                   k->factor + (k->extra ? k->extra[row] : 0));
         else
             nll = em_kernels()->logsumexp_f32(z, V) - z[target];
+        if (k->right) k->right[row] = is_largest(z, V, target);
         if (k->nll) k->nll[row] = nll;
     }
 }
@@ -234,6 +249,11 @@ static void forward(const struct em_call *c)
                      .nll = em_f32(c->out[NLL])};
     const struct em_strip dx = em_recording(c) ? em_strip_of(c->saved[0]) : (struct em_strip){0};
     memset(k.nll, 0, T * sizeof *k.nll);
+    if (em_attr_const(c, struct attr)->tells_right) {
+        int32_t *right = em_i32(c->out[RIGHT]);
+        memset(right, 0, T * sizeof *right);
+        k.right = k.gradient ? NULL : right;
+    }
     if (k.gradient && em_recording(c) && k.count < T) clear_rows(&dx);
     walk(&k, em_recording(c) ? &dx : NULL, false);
     double sum = 0;
@@ -297,6 +317,13 @@ static double reference_logits(const struct em_call *c, size_t t, double *z)
     return top + log(sum);
 }
 
+static bool reference_is_largest(const struct em_call *c, const double *z, int32_t target)
+{
+    for (size_t v = 0; v < c->in[W]->dim[0]; v++)
+        if (z[v] > z[target]) return false;
+    return true;
+}
+
 static void reference_forward(const struct em_call *c)
 {
     double *z = em_scratch_take(em_scratch_of(c), c->in[W]->dim[0] * sizeof *z), sum = 0;
@@ -304,6 +331,9 @@ static void reference_forward(const struct em_call *c)
         const int32_t target = target_of(c, t);
         const double nll = target < 0 ? 0 : reference_logits(c, t, z) - z[target];
         em_f32(c->out[NLL])[t] = (float)nll;
+        if (em_attr_const(c, struct attr)->tells_right)
+            em_i32(c->out[RIGHT])[t] =
+                target >= 0 && !c->exec->gradients && reference_is_largest(c, z, target);
         sum += nll;
     }
     em_f32(c->out[LOSS])[0] = (float)(sum * c->exec->loss_scale);
@@ -348,19 +378,40 @@ const struct em_op em_op_cross_entropy = {
     .flags = EM_OP_SETS_FRESH,
 };
 
-ember_status ember_cross_entropy(ember_flow *flow, ember_tensor *x, ember_tensor *w,
-                                 ember_tensor *bias, ember_tensor **loss, ember_tensor **nll)
+static ember_status record(ember_flow *flow, ember_tensor *const in[INPUTS], bool tells_right,
+                           ember_tensor **out)
 {
+    ember_tensor *x = in[X];
     size_t each;
     if (!x || !em_has_sequence_rows(x, &each) || each > 1)
         EM_TRY(em_check_token_rows(flow, "cross_entropy", x));
     struct em_call *c = em_call_new(flow, &em_op_cross_entropy, INPUTS);
     if (!c) return EMBER_E_NOMEM;
-    c->in[X] = x;
-    c->in[W] = w;
-    c->in[BIAS] = bias;
+    memcpy(c->in, in, INPUTS * sizeof *in);
+    em_attr(c, struct attr)->tells_right = tells_right;
     EM_TRY(em_record(flow, c));
-    *loss = c->out[LOSS];
-    if (nll) *nll = c->out[NLL];
+    memcpy(out, c->out, (tells_right ? RIGHT + 1 : RIGHT) * sizeof *out);
+    return EMBER_OK;
+}
+
+ember_status ember_cross_entropy(ember_flow *flow, ember_tensor *x, ember_tensor *w,
+                                 ember_tensor *bias, ember_tensor **loss, ember_tensor **nll)
+{
+    ember_tensor *out[RIGHT];
+    EM_TRY(record(flow, (ember_tensor *[]){x, w, bias}, false, out));
+    *loss = out[LOSS];
+    if (nll) *nll = out[NLL];
+    return EMBER_OK;
+}
+
+ember_status ember_cross_entropy_right(ember_flow *flow, ember_tensor *x, ember_tensor *w,
+                                       ember_tensor *bias, ember_tensor **loss, ember_tensor **nll,
+                                       ember_tensor **right)
+{
+    ember_tensor *out[RIGHT + 1];
+    EM_TRY(record(flow, (ember_tensor *[]){x, w, bias}, true, out));
+    *loss = out[LOSS];
+    if (nll) *nll = out[NLL];
+    *right = out[RIGHT];
     return EMBER_OK;
 }

@@ -83,8 +83,9 @@ static ember_status open_tensors(const struct em_recipe *recipe, const struct em
 {
     if (recipe->train.seq_start)
         return em_fail(EMBER_E_CONFIG, "%s: train.seq_start is for tokens", recipe->name);
-    EM_TRY(
-        em_tensors_open(recipe->data.tensors, model->input_size, model->output_size, &b->tensors));
+    const struct em_tensor_columns columns = {model->vocabulary, model->input_size,
+                                              model->output_size};
+    EM_TRY(em_tensors_open(recipe->data.tensors, &columns, &b->tensors));
     b->batch = b->tensors.batch;
     b->seq = b->tensors.seq;
     b->slices = b->tensors.slices;
@@ -95,9 +96,9 @@ static ember_status open_tensors(const struct em_recipe *recipe, const struct em
         return em_fail(EMBER_E_CONFIG, "%s: train.accumulate is %zu; a batch has %zu rows",
                        recipe->name, recipe->train.accumulate, b->batch);
     if (!*recipe->data.tensors_held_out) return EMBER_OK;
-    EM_TRY(em_tensors_open(recipe->data.tensors_held_out, model->input_size, model->output_size,
-                           &b->held_out));
-    if (!b->held_out.labels != !b->tensors.labels || b->held_out.seq > b->seq)
+    EM_TRY(em_tensors_open(recipe->data.tensors_held_out, &columns, &b->held_out));
+    if (!b->held_out.labels != !b->tensors.labels || b->held_out.seq > b->seq ||
+        em_tensors_label_places(&b->held_out) != em_tensors_label_places(&b->tensors))
         return em_fail(EMBER_E_CONFIG, "%s: %s has to have %s as %s has, of at most %zu places",
                        recipe->name, recipe->data.tensors_held_out,
                        b->tensors.labels ? "labels" : "targets", recipe->data.tensors, b->seq);

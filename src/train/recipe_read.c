@@ -58,10 +58,10 @@ const ember_option em_data_settings_table[] = {
                      "safetensors with input_ids [S, B, T] instead: one slice a step, in order"),
     EMBER_OPT_STRING(
         struct em_data_settings, tensors,
-        "for models of `inputs`: safetensors with inputs [S, B, T, I], optional "
-        "timespans [S, B, T] and lengths [S, B], and targets [S, B, T, M] (mean squared "
-        "error) or labels [S, B] (cross-entropy of one output a sequence): one slice a step, "
-        "over and over"),
+        "safetensors with inputs [S, B, T, I] for models of `inputs`, or input_ids [S, B, T]; "
+        "optional timespans [S, B, T] and lengths [S, B]; and targets [S, B, T, M] (mean squared "
+        "error), labels [S, B] (cross-entropy of one output a sequence) or labels [S, B, T] "
+        "(of places, -100: not scored): one slice a step, over and over"),
     EMBER_OPT_STRING(struct em_data_settings, tensors_held_out,
                      "beside tensors: as they are, scored every train.eval_every steps and never "
                      "trained on; best/ has the weights of the least loss"),

@@ -65,11 +65,11 @@ static ember_status open_model(struct em_training *t)
         EM_TRY(em_model_open(folder, &t->model));
     else
         EM_TRY(new_model(t));
-    if (!t->model->vocabulary != (*t->recipe.data.tensors != 0))
-        return em_fail(EMBER_E_UNSUPPORTED, "%s: the model reads %s; the recipe's data are %s",
-                       t->model->name,
-                       t->model->vocabulary ? "tokens" : "`inputs` instead of tokens",
-                       *t->recipe.data.tensors ? "tensors" : "tokens");
+    if (!t->model->vocabulary && !*t->recipe.data.tensors)
+        return em_fail(
+            EMBER_E_UNSUPPORTED,
+            "%s: the model reads `inputs` instead of tokens; the recipe's data are tokens",
+            t->model->name);
     if (t->tokenizer.tokenizer && em_tokenizer_size(t->tokenizer.tokenizer) > t->model->vocabulary)
         return em_fail(
             EMBER_E_CONFIG, "%s: the tokenizer has %zu tokens, the model's vocabulary only %zu",
@@ -139,6 +139,7 @@ static ember_status check_same_data(struct em_training *t)
 static enum em_head head_of(const struct em_training *t)
 {
     if (!t->batches.tensors.file) return EM_HEAD_LOSS;
+    if (em_tensors_label_places(&t->batches.tensors)) return EM_HEAD_PLACES;
     return t->batches.tensors.labels ? EM_HEAD_LABELS : EM_HEAD_VALUES;
 }
 

@@ -141,6 +141,37 @@ static void a_sequence_has_the_target_of_its_last_place(void **state)
     }
 }
 
+// Logits are x w^T: (9, 9, -4.5), (1, -2, -2), (0.5, 2, 0.5). A tie with the largest is right.
+static void rows_are_right_where_no_logit_is_larger(void **state)
+{
+    (void)state;
+    static float w[] = {1, 0, 0, 1, -1, 0.5f};
+    const float x[] = {9, 9, 1, -2, 0.5f, 2, 0.5f, 2};
+    const int32_t expected[] = {1, 0, 1, 0};
+    for (int backend = 0; backend < EM_BACKENDS; backend++) {
+        ember_tensor weight, *in, *loss, *nll, *right;
+        struct em_program *p;
+        CHECK_OK(em_tensor_init(&weight, EMBER_F32, (size_t[]){3, 2}, 2, w));
+        CHECK_OK(em_program_create(&(struct em_program_options){.backend = (enum em_backend)backend,
+                                                                .max_tokens = 4,
+                                                                .max_sequences = 1},
+                                   &p));
+        CHECK_OK(ember_inputs(em_program_flow(p), 2, &in));
+        CHECK_OK(
+            ember_cross_entropy_right(em_program_flow(p), in, &weight, NULL, &loss, &nll, &right));
+        em_program_output(p, right);
+        CHECK_OK(em_program_allocate(p));
+        const ember_batch batch = {.n_tokens = 4,
+                                   .n_sequences = 1,
+                                   .offset = (size_t[]){0, 4},
+                                   .targets = (int32_t[]){1, 1, 1, -100},
+                                   .inputs = x};
+        CHECK_OK(em_program_forward(p, &(struct em_run){.batch = &batch, .loss_scale = 1}));
+        assert_memory_equal(em_i32(right), expected, sizeof expected);
+        em_program_destroy(p);
+    }
+}
+
 static void tied_to_the_embedding(void **state)
 {
     (void)state;
@@ -244,6 +275,7 @@ int main(void)
         cmocka_unit_test(as_the_loss_in_evaluation),
         cmocka_unit_test(as_a_part_of_another_loss),
         cmocka_unit_test(a_row_for_each_sequence),
+        cmocka_unit_test(rows_are_right_where_no_logit_is_larger),
         cmocka_unit_test(a_sequence_has_the_target_of_its_last_place),
         cmocka_unit_test(tied_to_the_embedding),
         cmocka_unit_test(several_chunks_in_parallel),

@@ -114,6 +114,83 @@ static void images_are_told_apart(void **state)
     run_same_file(whole, cut, "best/model.safetensors");
 }
 
+enum { WORDS = 12, PLACES = 6, QUERY = 0 };
+
+// Words, then QUERY, whose label is the first word; -100 elsewhere.
+static const char *recall(const char *name, size_t steps, size_t batch, uint64_t seed)
+{
+    static int32_t ids[STEPS * 4 * BATCH * PLACES], labels[STEPS * 4 * BATCH * PLACES];
+    const size_t shape[] = {steps, batch, PLACES};
+    struct em_rng rng;
+    em_rng_seed(&rng, seed, 0);
+    for (size_t i = 0; i < steps * batch * PLACES; i++) {
+        const size_t t = i % PLACES;
+        ids[i] = t == PLACES - 1 ? QUERY : 1 + (int32_t)em_rng_below(&rng, WORDS - 1);
+        labels[i] = t == PLACES - 1 ? ids[i - t] : -100;
+    }
+    const struct em_st_output tensors[] = {
+        {.name = "input_ids", .shape = shape, .rank = 3, .dtype = EM_ST_I32, .data = ids},
+        {.name = "labels", .shape = shape, .rank = 3, .dtype = EM_ST_I32, .data = labels}};
+    const char *path = test_path(dir, name);
+    CHECK_OK(em_safetensors_write(path, &(struct em_st_write){.tensors = tensors, .count = 2}));
+    return path;
+}
+
+static void tokens_learn_the_labels_of_places(void **state)
+{
+    (void)state;
+    char text[1500];
+    const char *data = recall("recall", STEPS * 4, BATCH, 1), *test = recall("ask", 2, HELD, 2);
+    snprintf(text, sizeof text,
+             "{\"model\": {\"model_type\": \"ember\", \"vocab_size\": %d, \"hidden_size\": 32, "
+             "\"blocks\": [{\"type\": \"pre_norm\", \"sequence\": {\"type\": \"gru\"}, "
+             "\"channel\": null}]},\n"
+             "\"data\": {\"tensors\": \"%s\", \"tensors_held_out\": \"%s\"},\n"
+             "\"train\": {\"steps\": %d, \"lr\": 0.02, \"schedule\": \"constant\", \"dtype\": "
+             "\"f32\", \"eval_every\": 80}, \"seed\": 1}",
+             (int)WORDS, data, test, (int)STEPS * 4);
+    ember_train_result result = {0};
+    struct run r = {.recipe = run_write(dir, "recall.json", text),
+                    .out = test_path(dir, "recall-out")};
+    CHECK_OK(run_train(&r, &result));
+    json_t *scored = held_out(&result);
+    assert_int_equal(json_integer_value(json_object_get(scored, "places")), 2 * HELD);
+    assert_true(json_integer_value(json_object_get(scored, "right")) >= 2 * HELD - 2);
+    json_decref(scored);
+    ember_train_result_deinit(&result);
+}
+
+static void labels_of_places_are_checked(void **state)
+{
+    (void)state;
+    static int32_t ids[PLACES], labels[PLACES];
+    const size_t shape[] = {1, 1, PLACES};
+    const char *out = test_path(dir, "refused"), *path = test_path(dir, "labels");
+    const struct em_st_output tensors[] = {
+        {.name = "input_ids", .shape = shape, .rank = 3, .dtype = EM_ST_I32, .data = ids},
+        {.name = "labels", .shape = shape, .rank = 3, .dtype = EM_ST_I32, .data = labels}};
+    static const struct {
+        int32_t id, label;
+        const char *says;
+    } wrong[] = {{0, -100, "labels of slice 0 are all -100"},
+                 {0, -1, "labels[0] is -1; it has to be 0 to 11, or -100"},
+                 {0, WORDS, "labels[0] is 12"},
+                 {WORDS, 1, "input_ids[0] is 12; it has to be 0 to 11"}};
+    char text[1500];
+    snprintf(text, sizeof text,
+             "{\"model\": {\"model_type\": \"ember\", \"vocab_size\": %d, \"hidden_size\": 8, "
+             "\"blocks\": [{\"type\": \"pre_norm\", \"sequence\": {\"type\": \"gru\"}, "
+             "\"channel\": null}]}, \"data\": {\"tensors\": \"%s\"}, \"train\": {\"steps\": 1}}",
+             (int)WORDS, path);
+    const char *name = run_write(dir, "labels.json", text);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        for (size_t t = 0; t < PLACES; t++)
+            ids[t] = wrong[i].id, labels[t] = wrong[i].label;
+        CHECK_OK(em_safetensors_write(path, &(struct em_st_write){.tensors = tensors, .count = 2}));
+        run_fails(&(struct run){.recipe = name, .out = out}, EMBER_E_RANGE, wrong[i].says);
+    }
+}
+
 static void what_is_held_out_is_checked(void **state)
 {
     (void)state;
@@ -142,6 +219,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(images_are_told_apart),
+        cmocka_unit_test(tokens_learn_the_labels_of_places),
+        cmocka_unit_test(labels_of_places_are_checked),
         cmocka_unit_test(what_is_held_out_is_checked),
     };
     if (ember_start() != EMBER_OK) return 1;
