@@ -160,26 +160,27 @@ ALWAYS void pass(float *x, size_t first, size_t n, int radix, bool forward, cons
     }
 }
 
+ALWAYS void pass_any(float *x, size_t first, size_t n, int radix, bool forward, const float *f,
+                     size_t begin, size_t end)
+{
+    if (radix == 8)
+        pass(x, first, n, 8, forward, f, begin, end);
+    else if (radix == 4)
+        pass(x, first, n, 4, forward, f, begin, end);
+    else
+        pass(x, first, n, 2, forward, f, begin, end);
+}
+
 __attribute__((noinline)) static void pass_down(float *x, size_t first, size_t n, int radix,
                                                 const float *f, size_t begin, size_t end)
 {
-    if (radix == 8)
-        pass(x, first, n, 8, true, f, begin, end);
-    else if (radix == 4)
-        pass(x, first, n, 4, true, f, begin, end);
-    else
-        pass(x, first, n, 2, true, f, begin, end);
+    pass_any(x, first, n, radix, true, f, begin, end);
 }
 
 __attribute__((noinline)) static void pass_up(float *x, size_t first, size_t n, int radix,
                                               const float *f, size_t begin, size_t end)
 {
-    if (radix == 8)
-        pass(x, first, n, 8, false, f, begin, end);
-    else if (radix == 4)
-        pass(x, first, n, 4, false, f, begin, end);
-    else
-        pass(x, first, n, 2, false, f, begin, end);
+    pass_any(x, first, n, radix, false, f, begin, end);
 }
 
 static const float *factors_of(unsigned depth, size_t node, float own[8])
@@ -388,85 +389,6 @@ ALWAYS vf32 begin_row(const struct em_fft_gradient *g, size_t t, size_t v, size_
     return dz;
 }
 
-// Down by the first pass, from real values: those of rows, or gradients.
-ALWAYS void enter(float *x, size_t N, int radix, const struct em_fft_rows *r,
-                  const struct em_fft_gradient *g, size_t begin, size_t end, bool full, bool gelu)
-{
-    float own[8];
-    const struct factors f = broadcast(factors_of(0, 0, own));
-    const size_t step = N / (size_t)radix, count = r->count;
-    const int half = radix / 2;
-    const vf32 minus_im = vf32_neg(f.w[0].im);
-    for (size_t j = begin, run; j < end; j += run) {
-        run = RUN - j % RUN < end - j ? RUN - j % RUN : end - j;
-        size_t have[8];
-        UNROLL
-        for (int m = 0; m < radix; m++) {
-            const size_t t = (size_t)m * step + j;
-            have[m] = t < count ? count - t : 0;
-        }
-        for (size_t i = 0; i < run; i++)
-            for (size_t v = 0; v < EM_FFT_LANES; v += VF32_LANES) {
-                const size_t left = r->lanes > v ? r->lanes - v : 0,
-                             n = left < VF32_LANES ? left : VF32_LANES;
-                struct complex a[8];
-                UNROLL
-                for (int m = 0; m < radix; m++) {
-                    const size_t t = (size_t)m * step + j + i;
-                    if (i >= have[m])
-                        a[m].re = vf32_zero();
-                    else
-                        a[m].re = g ? begin_row(g, t, v, n, full, gelu, true)
-                                    : signal_at(r, t, v, n, full);
-                }
-                UNROLL
-                for (int m = 0; m < half; m++) {
-                    const vf32 low = a[m].re, high = a[m + half].re,
-                               turned = vf32_mul(f.w[0].re, high);
-                    a[m] = (struct complex){vf32_add(low, turned), vf32_mul(f.w[0].im, high)};
-                    a[m + half] = (struct complex){vf32_sub(low, turned), vf32_mul(minus_im, high)};
-                }
-                down_rest(a, radix, &f);
-                UNROLL
-                for (int m = 0; m < radix; m++)
-                    store(x + em_fft_row((size_t)m * step + j) + i * ROW + v, a[m]);
-            }
-    }
-}
-
-ALWAYS void enter_any(float *x, size_t N, const struct em_fft_rows *r,
-                      const struct em_fft_gradient *g, size_t begin, size_t end, bool gelu)
-{
-    const bool full = r->lanes == EM_FFT_LANES;
-    if (radix_of(N) == 8) {
-        if (full)
-            enter(x, N, 8, r, g, begin, end, true, gelu);
-        else
-            enter(x, N, 8, r, g, begin, end, false, gelu);
-    } else {
-        if (full)
-            enter(x, N, 4, r, g, begin, end, true, gelu);
-        else
-            enter(x, N, 4, r, g, begin, end, false, gelu);
-    }
-}
-
-// As fft_pass_f32 down, of at most N values that are read on the way. N >= 4.
-void EM_K(fft_enter_f32)(float *x, size_t N, const struct em_fft_rows *r, size_t begin, size_t end)
-{
-    enter_any(x, N, r, NULL, begin, end, false);
-}
-
-// Of dz; leaves post_gate's gradient.
-void EM_K(fft_enter_gradient_f32)(float *x, size_t N, const struct em_fft_gradient *g, size_t begin,
-                                  size_t end)
-{
-    if (g->gelu)
-        enter_any(x, N, &g->v, g, begin, end, true);
-    else
-        enter_any(x, N, &g->v, g, begin, end, false);
-}
-
 ALWAYS void finish_row(const struct em_fft_finish *f, size_t t, size_t v, size_t n, bool full,
                        bool gelu, vf32 z)
 {
@@ -503,15 +425,47 @@ ALWAYS void end_row(const struct em_fft_gradient *g, size_t t, size_t v, size_t 
     }
 }
 
-// Up by the last pass to real values, as far as there are rows.
-ALWAYS void leave(float *x, size_t N, int radix, const struct em_fft_finish *y,
-                  const struct em_fft_gradient *g, size_t begin, size_t end, bool full, bool gelu)
+// What the first pass reads, or the last one writes: values of sequences (rows, and finish when
+// they leave), or gradients.
+struct edge {
+    const struct em_fft_rows *rows;
+    const struct em_fft_finish *finish;
+    const struct em_fft_gradient *gradient; // NULL: values
+};
+
+// The first level of the way down, of real values; and the last one of the way up to them.
+ALWAYS void down_real(struct complex *a, int radix, struct complex w)
+{
+    const int half = radix / 2;
+    const vf32 minus_im = vf32_neg(w.im);
+    UNROLL
+    for (int m = 0; m < half; m++) {
+        const vf32 low = a[m].re, high = a[m + half].re, turned = vf32_mul(w.re, high);
+        a[m] = (struct complex){vf32_add(low, turned), vf32_mul(w.im, high)};
+        a[m + half] = (struct complex){vf32_sub(low, turned), vf32_mul(minus_im, high)};
+    }
+}
+
+ALWAYS void up_real(struct complex *a, int radix, struct complex w)
+{
+    const int half = radix / 2;
+    UNROLL
+    for (int m = 0; m < half; m++) {
+        const struct complex d = minus(a[m], a[m + half]);
+        a[m].re = vf32_add(a[m].re, a[m + half].re);
+        a[m + half].re = vf32_fma(d.im, w.im, vf32_mul(d.re, w.re));
+    }
+}
+
+// Down by the first pass, from rows; or up by the last one, as far as there are rows.
+ALWAYS void edge_pass(float *x, size_t N, int radix, bool forward, const struct edge *e,
+                      size_t begin, size_t end, bool full, bool gelu)
 {
     float own[8];
     const struct factors f = broadcast(factors_of(0, 0, own));
-    const struct em_fft_rows *r = g ? &g->v : &y->v;
-    const size_t step = N / (size_t)radix, count = r->count;
-    const int half = radix / 2;
+    const struct em_fft_rows *r = e->rows;
+    const size_t step = N / (size_t)radix, count = r->count,
+                 lanes = forward ? EM_FFT_LANES : r->lanes;
     for (size_t j = begin, run; j < end; j += run) {
         run = RUN - j % RUN < end - j ? RUN - j % RUN : end - j;
         size_t have[8];
@@ -521,65 +475,97 @@ ALWAYS void leave(float *x, size_t N, int radix, const struct em_fft_finish *y,
             have[m] = t < count ? count - t : 0;
         }
         for (size_t i = 0; i < run; i++)
-            for (size_t v = 0; v < r->lanes; v += VF32_LANES) {
-                const size_t left = r->lanes - v, n = left < VF32_LANES ? left : VF32_LANES;
+            for (size_t v = 0; v < lanes; v += VF32_LANES) {
+                const size_t left = r->lanes > v ? r->lanes - v : 0,
+                             n = left < VF32_LANES ? left : VF32_LANES;
                 struct complex a[8];
                 UNROLL
-                for (int m = 0; m < radix; m++)
-                    a[m] = load(x + em_fft_row((size_t)m * step + j) + i * ROW + v);
-                up_rest(a, radix, &f);
-                UNROLL
-                for (int m = 0; m < half; m++) {
-                    const struct complex d = minus(a[m], a[m + half]);
-                    a[m].re = vf32_add(a[m].re, a[m + half].re);
-                    a[m + half].re = vf32_fma(d.im, f.w[0].im, vf32_mul(d.re, f.w[0].re));
+                for (int m = 0; m < radix; m++) {
+                    const size_t t = (size_t)m * step + j + i;
+                    if (!forward)
+                        a[m] = load(x + em_fft_row((size_t)m * step + j) + i * ROW + v);
+                    else if (i >= have[m])
+                        a[m].re = vf32_zero();
+                    else
+                        a[m].re = e->gradient ? begin_row(e->gradient, t, v, n, full, gelu, true)
+                                              : signal_at(r, t, v, n, full);
+                }
+                if (forward) {
+                    down_real(a, radix, f.w[0]);
+                    down_rest(a, radix, &f);
+                } else {
+                    up_rest(a, radix, &f);
+                    up_real(a, radix, f.w[0]);
                 }
                 UNROLL
                 for (int m = 0; m < radix; m++) {
                     const size_t t = (size_t)m * step + j + i;
-                    if (i >= have[m]) continue;
-                    if (g)
-                        end_row(g, t, v, n, full, gelu, a[m].re);
+                    if (forward)
+                        store(x + em_fft_row((size_t)m * step + j) + i * ROW + v, a[m]);
+                    else if (i >= have[m])
+                        continue;
+                    else if (e->gradient)
+                        end_row(e->gradient, t, v, n, full, gelu, a[m].re);
                     else
-                        finish_row(y, t, v, n, full, gelu, a[m].re);
+                        finish_row(e->finish, t, v, n, full, gelu, a[m].re);
                 }
             }
     }
 }
 
-ALWAYS void leave_any(float *x, size_t N, const struct em_fft_finish *y,
-                      const struct em_fft_gradient *g, size_t begin, size_t end, bool gelu)
+ALWAYS void edge_of_radix(float *x, size_t N, int radix, bool forward, const struct edge *e,
+                          size_t begin, size_t end, bool gelu)
 {
-    const bool full = (g ? g->v.lanes : y->v.lanes) == EM_FFT_LANES;
-    if (radix_of(N) == 8) {
-        if (full)
-            leave(x, N, 8, y, g, begin, end, true, gelu);
-        else
-            leave(x, N, 8, y, g, begin, end, false, gelu);
-    } else {
-        if (full)
-            leave(x, N, 4, y, g, begin, end, true, gelu);
-        else
-            leave(x, N, 4, y, g, begin, end, false, gelu);
-    }
+    if (e->rows->lanes == EM_FFT_LANES)
+        edge_pass(x, N, radix, forward, e, begin, end, true, gelu);
+    else
+        edge_pass(x, N, radix, forward, e, begin, end, false, gelu);
+}
+
+ALWAYS void edge_any(float *x, size_t N, bool forward, const struct edge *e, size_t begin,
+                     size_t end, bool gelu)
+{
+    if (radix_of(N) == 8)
+        edge_of_radix(x, N, 8, forward, e, begin, end, gelu);
+    else
+        edge_of_radix(x, N, 4, forward, e, begin, end, gelu);
+}
+
+// As fft_pass_f32 down, of at most N values that are read on the way. N >= 4.
+void EM_K(fft_enter_f32)(float *x, size_t N, const struct em_fft_rows *r, size_t begin, size_t end)
+{
+    edge_any(x, N, true, &(struct edge){.rows = r}, begin, end, false);
+}
+
+// Of dz; leaves post_gate's gradient.
+void EM_K(fft_enter_gradient_f32)(float *x, size_t N, const struct em_fft_gradient *g, size_t begin,
+                                  size_t end)
+{
+    const struct edge e = {.rows = &g->v, .gradient = g};
+    if (g->gelu)
+        edge_any(x, N, true, &e, begin, end, true);
+    else
+        edge_any(x, N, true, &e, begin, end, false);
 }
 
 // As fft_pass_f32 up, and fft_finish_f32 of values 0, 1, ..
 void EM_K(fft_leave_f32)(float *x, size_t N, const struct em_fft_finish *f, size_t begin,
                          size_t end)
 {
+    const struct edge e = {.rows = &f->v, .finish = f};
     if (f->gelu)
-        leave_any(x, N, f, NULL, begin, end, true);
+        edge_any(x, N, false, &e, begin, end, true);
     else
-        leave_any(x, N, f, NULL, begin, end, false);
+        edge_any(x, N, false, &e, begin, end, false);
 }
 
 // Of the signal's gradient; makes dz again where it needs that.
 void EM_K(fft_leave_gradient_f32)(float *x, size_t N, const struct em_fft_gradient *g, size_t begin,
                                   size_t end)
 {
+    const struct edge e = {.rows = &g->v, .gradient = g};
     if (g->gelu)
-        leave_any(x, N, NULL, g, begin, end, true);
+        edge_any(x, N, false, &e, begin, end, true);
     else
-        leave_any(x, N, NULL, g, begin, end, false);
+        edge_any(x, N, false, &e, begin, end, false);
 }
