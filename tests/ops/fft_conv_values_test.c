@@ -263,6 +263,39 @@ static void decoding_equals_the_whole(void **state)
     free(k), free(x), free(whole);
 }
 
+// A partial kernel is the kernel cut off; gates are products before and after; and what is kept of
+// the kernel from the pass before changes no bit.
+static void parts_and_gates_are_what_they_say(void **state)
+{
+    (void)state;
+    enum { D = 17, LAGS = 500, TAPS = 77, T = 640 };
+    float *k = random_floats((size_t)D * LAGS, 10), *cut = calloc((size_t)D * LAGS, sizeof *cut),
+          *x = random_floats((size_t)T * 3 * D, 11), *v = malloc((size_t)T * D * sizeof *v),
+          *whole = malloc((size_t)T * D * sizeof *whole);
+    for (size_t c = 0; c < D; c++)
+        memcpy(cut + c * LAGS, k + c * LAGS, TAPS * sizeof *k);
+    for (size_t t = 0; t < T; t++)
+        for (size_t c = 0; c < D; c++)
+            v[t * D + c] = x[t * 3 * D + c] * x[t * 3 * D + D + c];
+    struct subject partial, by_hand;
+    open(&partial,
+         &(struct form){.D = D, .lags = LAGS, .T = T, .k = k, .gated = true, .o = {.taps = TAPS}});
+    open(&by_hand, &(struct form){.D = D, .lags = LAGS, .T = T, .k = cut});
+    memcpy(whole, run(&partial, x, T, NULL), (size_t)T * D * sizeof *whole);
+    assert_memory_equal(run(&partial, x, T, NULL), whole, (size_t)T * D * sizeof *whole);
+    const float *y = run(&by_hand, v, T, NULL);
+    const double scale = largest(whole, (size_t)T * D);
+    assert_true(scale > 1);
+    for (size_t t = 0; t < T; t++)
+        for (size_t c = 0; c < D; c++) {
+            const double post = (double)x[t * 3 * D + (size_t)2 * D + c];
+            CHECK_NEAR((double)whole[t * D + c] / scale, (double)y[t * D + c] * post / scale, 2e-6,
+                       "token %zu, channel %zu", t, c);
+        }
+    close(&partial), close(&by_hand);
+    free(k), free(cut), free(x), free(v), free(whole);
+}
+
 static int start(void **state)
 {
     (void)state;
@@ -285,6 +318,7 @@ int main(void)
         cmocka_unit_test(long_ones_equal_sums),
         cmocka_unit_test(the_past_stays),
         cmocka_unit_test(decoding_equals_the_whole),
+        cmocka_unit_test(parts_and_gates_are_what_they_say),
     };
     return cmocka_run_group_tests_name("ops/fft_conv_values", tests, start, end);
 }
