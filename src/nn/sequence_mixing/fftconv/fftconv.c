@@ -7,40 +7,52 @@
 #include <ember/ops.h>
 
 enum { NONE = 0, PRE = 1, POST = 2, BOTH = 3 };
-enum { KERNEL, SKIP, IN, IN_BIAS, OUT, OUT_BIAS };
+enum { KERNEL, LATER, SKIP, IN, IN_BIAS, OUT, OUT_BIAS };
 
 struct fftconv {
-    ember_layer base;
+    ember_layer base; // param: kernel and later_kernel [heads, lags], D [heads], in_proj, out_proj,
+                      // and their biases
     size_t fft_size, head_dim, lags;
     int gating, activation, precision;
     bool skip, projections, bias, exact;
     float dropout;
 };
 
-static const ember_option options[] = {
-    EMBER_OPT_SIZE(struct fftconv, fft_size, 2048, 1, 1u << 26,
-                   "length of the transform that the kernel fills by half: it has fft_size / 2 "
-                   "lags, rounded up; sequences may be longer"),
-    EMBER_OPT_SIZE(struct fftconv, head_dim, 1, 1, 256,
-                   "channels of a head that share a kernel and meet in an outer product (H3); 1: "
-                   "each channel by itself; more need gating both"),
-    EMBER_OPT_ENUM(struct fftconv, gating, BOTH, "none|pre|post|both",
-                   "products with projections of the input before and after the convolution"),
-    EMBER_OPT_ENUM(struct fftconv, activation, 0, "identity|gelu",
-                   "of the convolution's output, before the gate; gelu is the exact one"),
-    EMBER_OPT_FLOAT(struct fftconv, dropout, 0, 0, 0.99,
-                    "in training, the chance of a channel to be zero all along a sequence"),
-    EMBER_OPT_ENUM(struct fftconv, precision, 0, "f32", "of the transforms"),
-    EMBER_OPT_BOOL(struct fftconv, skip, true, "a learned share of the input beside the kernel"),
-    EMBER_OPT_BOOL(struct fftconv, projections, true,
-                   "linear maps before and after; without them gating is none"),
-    EMBER_OPT_BOOL(struct fftconv, bias, false, "biases on the projections"),
+// Of every form.
+#define FORM_OPTIONS                                                                               \
+    EMBER_OPT_SIZE(struct fftconv, fft_size, 2048, 1, 1u << 26,                                    \
+                   "length of the transform that the kernel fills by half: it has fft_size / 2 "   \
+                   "lags, rounded up; sequences may be longer"),                                   \
+        EMBER_OPT_SIZE(                                                                            \
+            struct fftconv, head_dim, 1, 1, 256,                                                   \
+            "channels of a head that share a kernel and meet in an outer product (H3); 1: "        \
+            "each channel by itself; more need gating both"),                                      \
+        EMBER_OPT_ENUM(struct fftconv, gating, BOTH, "none|pre|post|both",                         \
+                       "products with projections of the input before and after the convolution"), \
+        EMBER_OPT_ENUM(struct fftconv, activation, 0, "identity|gelu",                             \
+                       "of the convolution's output, before the gate; gelu is the exact one"),     \
+        EMBER_OPT_FLOAT(struct fftconv, dropout, 0, 0, 0.99,                                       \
+                        "in training, the chance of a channel to be zero all along a sequence"),   \
+        EMBER_OPT_ENUM(struct fftconv, precision, 0, "f32", "of the transforms"),                  \
+        EMBER_OPT_BOOL(struct fftconv, skip, true,                                                 \
+                       "a learned share of the input beside the kernel"),                          \
+        EMBER_OPT_BOOL(struct fftconv, projections, true,                                          \
+                       "linear maps before and after; without them gating is none"),               \
+        EMBER_OPT_BOOL(struct fftconv, bias, false, "biases on the projections")
+
+static const ember_option causal_options[] = {
+    FORM_OPTIONS,
     EMBER_OPT_BOOL(
         struct fftconv, exact, false,
         "later tokens change no bit of earlier outputs, where transforms let them change "
         "some 1e-7; several times slower"),
     {0},
 };
+
+static const ember_option options[] = {FORM_OPTIONS, {0}};
+
+extern const ember_layer_type em_layer_fftconv, em_layer_fftconv_two_sided,
+    em_layer_fftconv_circular;
 
 // Each head fades at its own rate, from a few tokens to the whole kernel, and has the energy of
 // one.
@@ -76,6 +88,16 @@ static ember_status declare(ember_layer *l, ember_build *b, unsigned i, const ch
     return ember_param(b, &l->param[i], name, init, EMBER_ROLE_CONVOLUTION, dim, ndim);
 }
 
+static ember_status declare_kernel(ember_layer *l, ember_build *b, unsigned i, const char *name,
+                                   size_t heads)
+{
+    const struct fftconv *f = (const struct fftconv *)l;
+    EMBER_TRY(declare(l, b, i, name, EMBER_INIT_NORMAL, (size_t[]){heads, f->lags}, 2));
+    ember_param_fill(b, l->param[i],
+                     &(ember_filling){.fill = fill_kernel, .context = f, .no_decay = true});
+    return EMBER_OK;
+}
+
 static ember_status build(ember_layer *l, ember_build *b)
 {
     struct fftconv *f = (struct fftconv *)l;
@@ -88,10 +110,13 @@ static ember_status build(ember_layer *l, ember_build *b)
         return ember_build_refuse(b, "head_dim", "%zu needs gating both, and projections",
                                   f->head_dim);
     f->lags = (f->fft_size + 1) / 2;
+    if (l->type != &em_layer_fftconv && f->lags < 2)
+        return ember_build_refuse(b, "fft_size",
+                                  "a kernel of one lag sees no other token, later ones neither");
     const size_t heads = D / f->head_dim, rows = (1 + gates_of(f)) * D;
-    EMBER_TRY(declare(l, b, KERNEL, "kernel", EMBER_INIT_NORMAL, (size_t[]){heads, f->lags}, 2));
-    ember_param_fill(b, l->param[KERNEL],
-                     &(ember_filling){.fill = fill_kernel, .context = f, .no_decay = true});
+    EMBER_TRY(declare_kernel(l, b, KERNEL, "kernel", heads));
+    if (l->type == &em_layer_fftconv_two_sided)
+        EMBER_TRY(declare_kernel(l, b, LATER, "later_kernel", heads));
     if (f->skip) {
         EMBER_TRY(declare(l, b, SKIP, "D", EMBER_INIT_NORMAL, &heads, 1));
         ember_param_fill(b, l->param[SKIP], &(ember_filling){.fill = fill_skip});
@@ -109,8 +134,12 @@ static ember_status forward(const ember_layer *l, ember_flow *flow, ember_tensor
 {
     const struct fftconv *f = (const struct fftconv *)l;
     const size_t D = x->dim[x->ndim - 1];
-    const ember_fft_conv_options o = {
-        .head_dim = f->head_dim, .gelu = f->activation, .dropout = f->dropout, .exact = f->exact};
+    const ember_fft_conv_options o = {.k_rev = l->param[LATER],
+                                      .circular = l->type == &em_layer_fftconv_circular,
+                                      .head_dim = f->head_dim,
+                                      .gelu = f->activation,
+                                      .dropout = f->dropout,
+                                      .exact = f->exact};
     ember_tensor *u = x, *pre = NULL, *post = NULL, *all;
     if (f->projections) {
         EMBER_TRY(ember_linear(flow, x, l->param[IN], l->param[IN_BIAS], NULL, &all));
@@ -124,14 +153,37 @@ static ember_status forward(const ember_layer *l, ember_flow *flow, ember_tensor
     return ember_linear(flow, *y, l->param[OUT], l->param[OUT_BIAS], NULL, y);
 }
 
-extern const ember_layer_type em_layer_fftconv;
 const ember_layer_type em_layer_fftconv = {
     .name = "fftconv",
     .kind = EMBER_SEQUENCE_MIXER,
     .size = sizeof(struct fftconv),
-    .options = options,
+    .options = causal_options,
     .help =
         "gated long convolution with a learned kernel, by fast Fourier transforms (LongConv, H3)",
+    .build = build,
+    .forward = forward,
+};
+
+const ember_layer_type em_layer_fftconv_two_sided = {
+    .name = "fftconv_two_sided",
+    .kind = EMBER_SEQUENCE_MIXER,
+    .flags = EMBER_NOT_CAUSAL,
+    .size = sizeof(struct fftconv),
+    .options = options,
+    .help = "fftconv with a second kernel for later tokens, lag 0 in both: for classifying, not "
+            "for generating",
+    .build = build,
+    .forward = forward,
+};
+
+const ember_layer_type em_layer_fftconv_circular = {
+    .name = "fftconv_circular",
+    .kind = EMBER_SEQUENCE_MIXER,
+    .flags = EMBER_NOT_CAUSAL,
+    .size = sizeof(struct fftconv),
+    .options = options,
+    .help = "fftconv of sequences that come round: before the first token stands the last one. "
+            "For periodic data, not for generating",
     .build = build,
     .forward = forward,
 };
