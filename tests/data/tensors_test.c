@@ -42,7 +42,8 @@ static void rows_are_packed(void **state)
     (void)state;
     struct em_tensor_source s;
     struct em_packed p = {0};
-    CHECK_OK(em_tensors_open(write(true, false, "labels.safetensors"), 2, 3, &s));
+    CHECK_OK(em_tensors_open(write(true, false, "labels.safetensors"),
+                             &(struct em_tensor_columns){.in = 2, .out = 3}, &s));
     assert_int_equal(s.slices, 2);
     assert_int_equal(em_tensors_scored(&s, 0), 2);
     CHECK_OK(em_tensors_fill(&s, 3, 0, 2, &p)); // the second slice, again
@@ -54,7 +55,8 @@ static void rows_are_packed(void **state)
     static const int32_t expected[] = {-100, 2, -100, -100, 1};
     assert_memory_equal(p.batch.targets, expected, sizeof expected);
     em_tensors_close(&s);
-    CHECK_OK(em_tensors_open(write(false, true, "targets.safetensors"), 2, 1, &s));
+    CHECK_OK(em_tensors_open(write(false, true, "targets.safetensors"),
+                             &(struct em_tensor_columns){.in = 2, .out = 1}, &s));
     assert_int_equal(em_tensors_scored(&s, 0), 4);
     assert_int_equal(em_tensors_scored(&s, 1), 5);
     CHECK_OK(em_tensors_fill(&s, 0, 1, 1, &p));
@@ -68,17 +70,22 @@ static void other_files_are_refused(void **state)
 {
     (void)state;
     struct em_tensor_source s;
-    CHECK_FAILS(em_tensors_open(write(false, false, "a.safetensors"), 2, 1, &s), EMBER_E_FORMAT,
-                "either targets");
-    CHECK_FAILS(em_tensors_open(write(true, true, "b.safetensors"), 2, 3, &s), EMBER_E_FORMAT,
-                "either targets");
-    CHECK_FAILS(em_tensors_open(write(true, false, "c.safetensors"), 2, 2, &s), EMBER_E_RANGE,
-                "labels[2] is 2; it has to be 0 to 1");
-    CHECK_FAILS(em_tensors_open(write(true, false, "d.safetensors"), 3, 3, &s), EMBER_E_SHAPE,
-                "inputs has to be F32");
+    CHECK_FAILS(em_tensors_open(write(false, false, "a.safetensors"),
+                                &(struct em_tensor_columns){.in = 2, .out = 1}, &s),
+                EMBER_E_FORMAT, "either targets");
+    CHECK_FAILS(em_tensors_open(write(true, true, "b.safetensors"),
+                                &(struct em_tensor_columns){.in = 2, .out = 3}, &s),
+                EMBER_E_FORMAT, "either targets");
+    CHECK_FAILS(em_tensors_open(write(true, false, "c.safetensors"),
+                                &(struct em_tensor_columns){.in = 2, .out = 2}, &s),
+                EMBER_E_RANGE, "labels[2] is 2; it has to be 0 to 1");
+    CHECK_FAILS(em_tensors_open(write(true, false, "d.safetensors"),
+                                &(struct em_tensor_columns){.in = 3, .out = 3}, &s),
+                EMBER_E_SHAPE, "inputs has to be F32");
     lengths[1] = 4;
-    CHECK_FAILS(em_tensors_open(write(true, false, "e.safetensors"), 2, 3, &s), EMBER_E_RANGE,
-                "lengths[1] is 4; it has to be 1 to 3");
+    CHECK_FAILS(em_tensors_open(write(true, false, "e.safetensors"),
+                                &(struct em_tensor_columns){.in = 2, .out = 3}, &s),
+                EMBER_E_RANGE, "lengths[1] is 4; it has to be 1 to 3");
     lengths[1] = 1;
 }
 
