@@ -39,7 +39,8 @@ struct plan {
 static bool names_data(const json_t *recipe)
 {
     const json_t *data = json_object_get(recipe, "data");
-    return json_object_get(data, "sources") || json_object_get(data, "ids");
+    return json_object_get(data, "sources") || json_object_get(data, "ids") ||
+           json_object_get(data, "tensors");
 }
 
 // A recipe is read as training reads it; data it does not name are not needed here.
@@ -153,12 +154,20 @@ static ember_status add_memory(json_t *o, const struct amount *amounts, size_t n
     return em_put_size(memory, "total", total);
 }
 
-static struct em_stepper_options step_options(const struct plan *p)
+// What training learns: the next token; of vectors a label for each sequence, or values everywhere.
+static enum em_head head_of(const struct em_model *m)
+{
+    return m->vocabulary ? EM_HEAD_LOSS : m->pooled ? EM_HEAD_LABELS : EM_HEAD_VALUES;
+}
+
+static struct em_stepper_options step_options(const struct plan *p, const struct em_model *m)
 {
     return (struct em_stepper_options){.backend = p->runtime.backend,
                                        .pool = p->runtime.pool,
                                        .bf16 = p->runtime.bf16,
                                        .recompute = p->train.recompute,
+                                       .head = head_of(m),
+                                       .whole_rows = !m->vocabulary,
                                        .batch = p->train.batch,
                                        .seq = p->train.seq,
                                        .accumulate = p->train.accumulate};
@@ -178,7 +187,7 @@ static ember_status training_flops(const struct plan *p, const struct em_model *
                                                           .gradients = true,
                                                           .bf16 = p->runtime.bf16},
                              &program));
-    const ember_status status = em_model_record(m, program, EM_HEAD_LOSS, &outputs);
+    const ember_status status = em_model_record(m, program, head_of(m), &outputs);
     if (status == EMBER_OK) {
         *forward = em_program_cost(program, false).flops / (double)p->train.seq;
         *backward = em_program_cost(program, true).flops / (double)p->train.seq;
@@ -191,7 +200,7 @@ static ember_status add_training(const struct plan *p, struct em_model *m, json_
 {
     struct em_stepper stepper;
     struct em_memory_plan memory;
-    const struct em_stepper_options options = step_options(p);
+    const struct em_stepper_options options = step_options(p, m);
     double forward, backward;
     json_t *o, *flops;
     EM_TRY(em_model_attach_gradients(m, NULL));
@@ -224,6 +233,38 @@ static ember_status add_training(const struct plan *p, struct em_model *m, json_
     return em_put(flops, "backward", json_real(backward));
 }
 
+// Of a model of vectors: whole sequences at once, all outputs kept.
+static ember_status forward_plan(const struct plan *p, const struct em_model *m, size_t sequences,
+                                 struct em_engine_plan *out)
+{
+    struct em_program *program;
+    struct em_model_outputs outputs;
+    struct em_memory_plan memory;
+    size_t tokens;
+    if (!em_mul_size(sequences, p->train.seq, &tokens))
+        return em_fail(EMBER_E_NOMEM, "%s: a batch of that many places is too large", p->name);
+    EM_TRY(em_program_create(&(struct em_program_options){.backend = p->runtime.backend,
+                                                          .pool = p->runtime.pool,
+                                                          .packs = m->packs,
+                                                          .max_tokens = tokens,
+                                                          .max_sequences = sequences,
+                                                          .bf16 = p->runtime.bf16},
+                             &program));
+    ember_status status = em_model_record(m, program, EM_HEAD_ALL, &outputs);
+    if (status == EMBER_OK) status = em_program_plan(program, &memory);
+    if (status == EMBER_OK) {
+        const double flops = em_program_cost(program, false).flops / (double)tokens;
+        *out = (struct em_engine_plan){.packed = memory.packed,
+                                       .activations = memory.activations,
+                                       .scratch = memory.scratch,
+                                       .prompt_flops = flops,
+                                       .made_flops = flops};
+        em_engine_add_states(em_program_layout(program), out);
+    }
+    em_program_destroy(program);
+    return status;
+}
+
 // What a tokenizer takes, of a subject that has one.
 static ember_status tokenizer_bytes(const struct plan *p, size_t *bytes)
 {
@@ -245,12 +286,15 @@ static ember_status add_inference(const struct plan *p, const struct em_model *m
     struct em_engine_plan plan;
     size_t state;
     json_t *o, *flops;
-    EM_TRY(em_engine_forecast(m,
-                              &(struct em_engine_options){.backend = p->runtime.backend,
-                                                          .pool = p->runtime.pool,
-                                                          .bf16 = p->runtime.bf16,
-                                                          .sequences = sequences},
-                              &plan));
+    if (!m->vocabulary)
+        EM_TRY(forward_plan(p, m, sequences, &plan));
+    else
+        EM_TRY(em_engine_forecast(m,
+                                  &(struct em_engine_options){.backend = p->runtime.backend,
+                                                              .pool = p->runtime.pool,
+                                                              .bf16 = p->runtime.bf16,
+                                                              .sequences = sequences},
+                                  &plan));
     if (!em_mul_size(plan.state_token, tokens, &state) ||
         !em_add_size(state, plan.state_fixed, &state) || !em_mul_size(state, sequences, &state))
         return em_fail(EMBER_E_NOMEM, "states of that many tokens do not fit into memory");
@@ -383,6 +427,14 @@ static ember_status choose(struct plan *p)
     return em_runtime_open(&runtime, true, &p->runtime);
 }
 
+// Of the images that the model reads; 0: its sequences have any length.
+static size_t pixels_of(const struct em_model *m)
+{
+    const json_t *first = json_array_get(json_object_get(m->form, "blocks"), 0);
+    return (size_t)(json_integer_value(json_object_get(first, "rows")) *
+                    json_integer_value(json_object_get(first, "columns")));
+}
+
 static ember_status describe(struct plan *p, json_t *root)
 {
     struct em_model *training = NULL, *inference = NULL;
@@ -392,10 +444,7 @@ static ember_status describe(struct plan *p, json_t *root)
     EM_TRY(choose(p));
     EM_TRY_GOTO(status, out, create_model(p, &training));
     EM_TRY_GOTO(status, out, create_model(p, &inference));
-    if (!training->vocabulary) {
-        status = em_fail(EMBER_E_UNSUPPORTED, "%s: the model reads vectors, not tokens", p->name);
-        goto out;
-    }
+    if (!p->options->seq && pixels_of(training)) p->train.seq = pixels_of(training);
     EM_TRY_GOTO(status, out, add_model(training, root));
     EM_TRY_GOTO(status, out, add_data(p, root));
     EM_TRY_GOTO(status, out, add_training(p, training, root));

@@ -91,7 +91,7 @@ static ember_status add_forecast(const struct pass *pass, struct em_engine_plan 
     return EMBER_OK;
 }
 
-static void add_states(const struct em_state_layout *layout, struct em_engine_plan *plan)
+void em_engine_add_states(const struct em_state_layout *layout, struct em_engine_plan *plan)
 {
     for (size_t i = 0; i < layout->count; i++) {
         const struct em_state_spec *s = &layout->spec[i];
@@ -113,7 +113,7 @@ ember_status em_engine_forecast(const struct em_model *m, const struct em_engine
     EM_TRY_GOTO(status, out, record_pass(m, &o, chunk, 1, &whole));
     EM_TRY_GOTO(status, out, add_forecast(&decode, &sum));
     EM_TRY_GOTO(status, out, add_forecast(&prefill, &sum));
-    add_states(em_program_layout(decode.program), &sum);
+    em_engine_add_states(em_program_layout(decode.program), &sum);
     sum.prompt_flops = em_program_cost(whole.program, false).flops / (double)chunk;
     sum.made_flops = em_program_cost(decode.program, false).flops / (double)o.sequences;
     *plan = sum;

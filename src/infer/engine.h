@@ -32,6 +32,8 @@ struct em_engine_plan {
 };
 ember_status em_engine_forecast(const struct em_model *m, const struct em_engine_options *options,
                                 struct em_engine_plan *plan) EMBER_CHECKED;
+// What a sequence's states take, added to the plan.
+void em_engine_add_states(const struct em_state_layout *layout, struct em_engine_plan *plan);
 
 // A sequence of tokens and the state that they leave.
 struct em_conversation {

@@ -1,5 +1,6 @@
 // ember plan: its figures are those that training takes, and what it refuses.
 #include "cli/program.h"
+#include "formats/safetensors.h"
 #include "infer/small_model.h"
 
 static json_t *json_of(struct program_result r)
@@ -103,6 +104,41 @@ static void operations_follow_from_the_parameters(void **state)
     json_decref(o);
 }
 
+// Images: what a recipe of float sequences takes, and a batch of whole images.
+static void models_of_vectors_are_planned(void **state)
+{
+    (void)state;
+    static const size_t shape[] = {1, 3, 64, 1};
+    static const float x[3 * 64];
+    static const int32_t labels[3];
+    const struct em_st_output tensors[] = {
+        {.name = "inputs", .shape = shape, .rank = 4, .dtype = EM_ST_F32, .data = x},
+        {.name = "labels", .shape = shape, .rank = 2, .dtype = EM_ST_I32, .data = labels}};
+    const char *folder = test_directory(), *data = test_path(folder, "images"),
+               *recipe = test_path(folder, "images.json");
+    struct em_buf b = {0};
+    CHECK_OK(em_safetensors_write(data, &(struct em_st_write){.tensors = tensors, .count = 2}));
+    CHECK_OK(em_buf_printf(&b,
+                           "{\"model\": {\"model_type\": \"vmamba\", \"imgsize\": 8, \"in_chans\": "
+                           "1, \"depths\": [1, 1], \"dims\": 16}, \"data\": {\"tensors\": \"%s\"}, "
+                           "\"train\": {\"steps\": 1}}",
+                           data));
+    CHECK_OK(em_write_file(recipe, b.data, b.size));
+    em_buf_deinit(&b);
+    json_t *plan = json_of(program_run("plan", recipe, "--batch", "3", "--json")),
+           *run = json_of(program_run("train", recipe, "--out", test_path(folder, "images-run"),
+                                      "--dry-run", "--json"));
+    assert_int_equal(at(plan, "training", "seq"), 64);
+    static const char *const kinds[] = {"weights", "gradients", "optimizer", "activations",
+                                        "scratch"};
+    const json_t *memory = json_object_get(json_object_get(plan, "training"), "memory_bytes");
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        assert_int_equal(json_integer_value(json_object_get(memory, kinds[i])),
+                         at(run, "memory_bytes", kinds[i]));
+    json_decref(plan);
+    json_decref(run);
+}
+
 static void subjects_are_presets_configs_and_models(void **state)
 {
     (void)state;
@@ -159,6 +195,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(figures_are_those_that_training_takes),
         cmocka_unit_test(operations_follow_from_the_parameters),
+        cmocka_unit_test(models_of_vectors_are_planned),
         cmocka_unit_test(subjects_are_presets_configs_and_models),
         cmocka_unit_test(what_is_wrong_is_said_with_its_exit_status),
     };
