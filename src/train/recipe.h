@@ -17,7 +17,7 @@ struct em_train_settings { // "train"
     const ember_config *optimizer, *schedule;
     int dtype;
     size_t eval_every, eval_tokens, final_eval_tokens, save_every, log_every;
-    double save_minutes;
+    double save_minutes, stop_right;
     bool recompute;
 };
 

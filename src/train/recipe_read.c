@@ -35,6 +35,9 @@ const ember_option em_train_settings_table[] = {
                    "of matrix products; auto: bf16 where the machine has instructions for it"),
     EMBER_OPT_SIZE(struct em_train_settings, eval_every, 0, 0, 1e12,
                    "steps between evaluations on held-out text; 0: a tenth of the run"),
+    EMBER_OPT_DOUBLE(struct em_train_settings, stop_right, 0, 0, 1,
+                     "the run ends where this share of held-out labels is right; 0: after its "
+                     "steps"),
     EMBER_OPT_SIZE(struct em_train_settings, eval_tokens, 8192, 1, 1e12,
                    "held-out tokens of each domain in one of them"),
     EMBER_OPT_SIZE(struct em_train_settings, final_eval_tokens, 262144, 1, 1e12,

@@ -118,9 +118,13 @@ static ember_status keep_best(struct em_training *t, double score)
 
 static ember_status evaluate_tensors(struct em_training *t)
 {
-    const struct em_progress *p = &t->progress;
+    struct em_progress *p = &t->progress;
     const struct em_tensor_source *source = &t->batches.held_out;
+    const double enough = t->recipe.train.stop_right;
     EM_TRY(em_evaluate_tensors(&t->stepper, source, &t->scored));
+    if (source->labels && enough > 0 &&
+        (double)t->scored.right >= enough * (double)t->scored.places)
+        p->steps = p->step;
     EM_TRY(em_run_log_scored(&t->log, p->step, p->tokens, &t->scored, source->labels != NULL));
     return keep_best(t, t->scored.loss / (double)t->scored.places);
 }

@@ -147,7 +147,7 @@ static void tokens_learn_the_labels_of_places(void **state)
              "\"channel\": null}]},\n"
              "\"data\": {\"tensors\": \"%s\", \"tensors_held_out\": \"%s\"},\n"
              "\"train\": {\"steps\": %d, \"lr\": 0.02, \"schedule\": \"constant\", \"dtype\": "
-             "\"f32\", \"eval_every\": 80}, \"seed\": 1}",
+             "\"f32\", \"eval_every\": 20, \"stop_right\": 0.95}, \"seed\": 1}",
              (int)WORDS, data, test, (int)STEPS * 4);
     ember_train_result result = {0};
     struct run r = {.recipe = run_write(dir, "recall.json", text),
@@ -158,6 +158,9 @@ static void tokens_learn_the_labels_of_places(void **state)
     assert_true(json_integer_value(json_object_get(scored, "right")) >= 2 * HELD - 2);
     json_decref(scored);
     ember_train_result_deinit(&result);
+    char *log = run_read(r.out, "logs/train.jsonl", NULL); // it ended where that was reached
+    assert_true(run_count(log) < STEPS * 4 && run_count(log) % 20 == 0);
+    em_free(log);
 }
 
 static void labels_of_places_are_checked(void **state)
