@@ -20,7 +20,7 @@ cc -O2 -o "$work/data" "$here/recall_data.c"
 mixer() {
     case $1 in
     attention) echo '{"type": "attention", "heads": 2}' ;;
-    hyena) echo "{\"type\": \"hyena\", \"max_length\": $length}" ;;
+    hyena) echo "{\"type\": \"hyena\", \"filter_length\": $length}" ;;
     mamba2) echo '{"type": "mamba2", "d_state": 64, "head_dim": 32}' ;;
     linear_attention) echo '{"type": "linear_attention", "heads": 2}' ;;
     *) echo "{\"type\": \"$1\"}" ;;
