@@ -1,6 +1,8 @@
 // HyenaDNA: Hyena and an MLP in every block, over single nucleotides. Nguyen et al. 2023,
 // arXiv:2306.15794. Names are those of the published Hugging Face folders; the first releases'
 // lack the "hyena." in front.
+#include <ember/ops.h>
+
 #include "models/family.h"
 
 #define BLOCK "hyena.backbone.layers.#."
@@ -40,6 +42,28 @@ static const struct em_name names[] = {
     {"blocks.#.sequence.filter.layers.4.weight", FILTER "implicit_filter.8.weight", EM_AS_IT_IS},
     {"blocks.#.sequence.filter.layers.4.bias", FILTER "implicit_filter.8.bias", EM_AS_IT_IS},
     {"blocks.#.sequence.filter.layers.5.weight", FILTER "implicit_filter.10.weight", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.5.bias", FILTER "implicit_filter.10.bias", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.6.weight", FILTER "implicit_filter.12.weight", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.6.bias", FILTER "implicit_filter.12.bias", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.7.weight", FILTER "implicit_filter.14.weight", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.7.bias", FILTER "implicit_filter.14.bias", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.8.weight", FILTER "implicit_filter.16.weight", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.8.bias", FILTER "implicit_filter.16.bias", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.9.weight", FILTER "implicit_filter.18.weight", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.9.bias", FILTER "implicit_filter.18.bias", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.10.weight", FILTER "implicit_filter.20.weight", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.10.bias", FILTER "implicit_filter.20.bias", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.11.weight", FILTER "implicit_filter.22.weight", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.11.bias", FILTER "implicit_filter.22.bias", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.12.weight", FILTER "implicit_filter.24.weight", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.12.bias", FILTER "implicit_filter.24.bias", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.13.weight", FILTER "implicit_filter.26.weight", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.13.bias", FILTER "implicit_filter.26.bias", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.14.weight", FILTER "implicit_filter.28.weight", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.14.bias", FILTER "implicit_filter.28.bias", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.15.weight", FILTER "implicit_filter.30.weight", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.15.bias", FILTER "implicit_filter.30.bias", EM_AS_IT_IS},
+    {"blocks.#.sequence.filter.layers.16.weight", FILTER "implicit_filter.32.weight", EM_AS_IT_IS},
     {"blocks.#.sequence.filter.deltas", FILTER "modulation.deltas", EM_TWO_IN_FRONT},
     {0},
 };
@@ -51,7 +75,7 @@ static const struct em_name copies[] = {
     {0},
 };
 
-enum { MOST_INNER = 4, MOST_ORDER = 5 };
+enum { MOST_INNER = EMBER_FILTER_HIDDEN - 1, MOST_ORDER = 5 };
 
 static const char *const keys[] = {"architectures",
                                    "model_type",

@@ -160,6 +160,29 @@ static void the_frequency_is_read_from_any_of_its_names(void **state)
     em_model_close(b);
 }
 
+// The deepest network of a filter: every layer of it has a name in files.
+static void the_largest_filter_has_names(void **state)
+{
+    (void)state;
+    struct em_model *m;
+    CHECK_OK(create("\"d_model\": 8, \"n_layer\": 1, \"max_seq_len\": 6, \"emb_dim\": 3, "
+                    "\"num_inner_mlps\": 15, \"hyena_order\": 5",
+                    &m));
+    size_t layers = 0;
+    for (size_t i = 0; i < m->n_file_tensors; i++) {
+        const struct em_file_tensor *f = &m->file_tensor[i];
+        assert_true(strncmp(f->name, "hyena.backbone.", 15) == 0);
+        const char *at = strstr(f->name, "implicit_filter.");
+        if (!at || !strstr(at, ".weight")) continue;
+        char name[48];
+        snprintf(name, sizeof name, "implicit_filter.%zu.weight", 2 * layers++);
+        assert_string_equal(at, name);
+        if (layers == 17) assert_int_equal(f->dim[0], 8 * 4);
+    }
+    assert_int_equal(layers, 17);
+    em_model_close(m);
+}
+
 static void refused(const char *rest, const char *message)
 {
     struct em_model *m = NULL;
@@ -170,7 +193,8 @@ static void what_it_cannot_be_is_refused(void **state)
 {
     (void)state;
     refused("\"hyena_order\": 1", "hyena_order: expected an integer from 2");
-    refused("\"num_inner_mlps\": 9", "num_inner_mlps: expected an integer from 0 to 4, found 9");
+    refused("\"num_inner_mlps\": 16", "num_inner_mlps: expected an integer from 0 to 15, found 16");
+    refused("\"hyena_order\": 6", "hyena_order: expected an integer from 2 to 5, found 6");
     refused("\"emb_dim\": 4", "emb_dim: 4 is not odd");
     refused("\"max_seq_len\": 0", "max_seq_len: expected");
 }
@@ -180,6 +204,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_sizes), cmocka_unit_test(a_new_model_starts_as_the_original),
         cmocka_unit_test(the_frequency_is_read_from_any_of_its_names),
+        cmocka_unit_test(the_largest_filter_has_names),
         cmocka_unit_test(what_it_cannot_be_is_refused)};
     if (ember_start() != EMBER_OK) return 1;
     return cmocka_run_group_tests_name("models/hyenadna", tests, NULL, NULL);

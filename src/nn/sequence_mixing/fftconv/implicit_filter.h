@@ -24,7 +24,7 @@ struct em_implicit_filter {
                          "width of the filter's network"),                                         \
         EM_FILTER_OPTION(type, SIZE, emb_dim, 3, 3, 1025, 0, 0,                                    \
                          "what stands for a position: its time, and cosines and sines; odd"),      \
-        EM_FILTER_OPTION(type, SIZE, inner_layers, 2, 0, 4, 0, 0,                                  \
+        EM_FILTER_OPTION(type, SIZE, inner_layers, 2, 0, EMBER_FILTER_HIDDEN - 1, 0, 0,            \
                          "layers of sines after the first"),                                       \
         EM_FILTER_OPTION(type, FLOAT, frequency, 1, 0, 1e4, 0, 0, "of all sines, at the start"),   \
         EM_FILTER_OPTION(type, BOOL, train_frequency, 1, 0, 1, 0, 0,                               \
