@@ -429,6 +429,29 @@ static void drawn_wirings_follow_the_rules(void **state)
     }
 }
 
+// What docs/wirings.md shows between its fences is read as it says there.
+static void the_documented_wiring_is_read(void **state)
+{
+    (void)state;
+    struct em_arena arena = {0};
+    struct em_wiring w;
+    struct em_buf page = {0};
+    CHECK_OK(em_read_file(EMBER_SOURCE_DIR "/docs/wirings.md", 1 << 20, &page));
+    char *text = strstr(page.data, "```\nember-wiring") + 4;
+    *strstr(text, "```") = '\0';
+    CHECK_OK(em_wiring_make(&(struct em_wiring_request){.specification = text, .inputs = 2}, &arena,
+                            &w));
+    assert_int_equal(w.units, 5);
+    assert_int_equal(w.layers, 3);
+    assert_int_equal(w.layer[2], w.outputs);
+    assert_int_equal(w.sensory[0 * 5 + 3], 1);
+    assert_int_equal(w.sensory[0 * 5 + 4], -1);
+    assert_int_equal(w.synapse[4 * 5 + 1], -1);
+    assert_int_equal(w.synapse[3 * 5 + 2], 0);
+    em_arena_deinit(&arena);
+    em_buf_deinit(&page);
+}
+
 static void other_wirings_are_refused(void **state)
 {
     (void)state;
@@ -472,6 +495,7 @@ int main(void)
         cmocka_unit_test(times_have_to_be_positive),
         cmocka_unit_test(wirings_of_ncps_are_read),
         cmocka_unit_test(drawn_wirings_follow_the_rules),
+        cmocka_unit_test(the_documented_wiring_is_read),
         cmocka_unit_test(other_wirings_are_refused),
     };
     return cmocka_run_group_tests_name("nn/liquid", tests, NULL, NULL);
