@@ -3,7 +3,9 @@
 // 2017, arXiv:1706.03762; grouped queries: Ainslie et al. 2023, arXiv:2305.13245.
 #include <ember/ops.h>
 
-enum { Q, K, V, O, Q_BIAS, K_BIAS, V_BIAS, O_BIAS, Q_NORM, K_NORM, GATE };
+#include "nn/sequence_mixing/attention/heads.h"
+
+enum { Q = EM_HEADS_Q, K, V, O, O_BIAS = EM_HEADS_O_BIAS, Q_NORM, K_NORM, GATE };
 enum { GATE_NONE, GATE_HEAD, GATE_ELEMENT };
 enum { ROPE_NONE, ROPE_HALF, ROPE_INTERLEAVED };
 enum { SCALING_NONE, SCALING_LINEAR, SCALING_LLAMA3 };
@@ -55,16 +57,7 @@ static const ember_option options[] = {
 static ember_status build(ember_layer *l, ember_build *b)
 {
     struct attention *a = (struct attention *)l;
-    const size_t D = ember_build_width(b);
-    if (!a->kv_heads) a->kv_heads = a->heads;
-    if (a->heads % a->kv_heads)
-        return ember_build_refuse(b, "kv_heads", "%zu does not divide the %zu heads", a->kv_heads,
-                                  a->heads);
-    if (!a->head_dim && D % a->heads)
-        return ember_build_refuse(b, "heads", "%zu does not divide the width %zu", a->heads, D);
-    if (!a->head_dim) a->head_dim = D / a->heads;
-    if (a->head_dim > 256)
-        return ember_build_refuse(b, "head_dim", "%zu is more than 256", a->head_dim);
+    EMBER_TRY(em_heads_check(b, a->heads, &a->kv_heads, &a->head_dim));
     const size_t rotary = a->rope_dim ? a->rope_dim : a->head_dim;
     if (a->rope != ROPE_NONE && (rotary % 2 || rotary > a->head_dim))
         return ember_build_refuse(b, a->rope_dim ? "rope_dim" : "head_dim",
@@ -76,18 +69,7 @@ static ember_status build(ember_layer *l, ember_build *b)
         return ember_build_refuse(b, "rope_low_factor", "%g has to be below rope_high_factor, %g",
                                   a->rope_low_factor, a->rope_high_factor);
 
-    const size_t q = a->heads * a->head_dim, kv = a->kv_heads * a->head_dim;
-    const size_t rows[] = {q, kv, kv, D}, columns[] = {D, D, D, q};
-    static const char *const weight[] = {"q_proj.weight", "k_proj.weight", "v_proj.weight",
-                                         "o_proj.weight"};
-    static const char *const bias[] = {"q_proj.bias", "k_proj.bias", "v_proj.bias", "o_proj.bias"};
-    for (unsigned i = Q; i <= O; i++) {
-        EMBER_TRY(ember_param(b, &l->param[i], weight[i], EMBER_INIT_NORMAL, EMBER_ROLE_ATTENTION,
-                              (size_t[]){rows[i], columns[i]}, 2));
-        if (a->bias)
-            EMBER_TRY(ember_param(b, &l->param[Q_BIAS + i], bias[i], EMBER_INIT_ZEROS,
-                                  EMBER_ROLE_ATTENTION, &rows[i], 1));
-    }
+    EMBER_TRY(em_heads_declare(l, b, a->heads, a->kv_heads, a->head_dim, a->bias));
     if (a->qk_norm) {
         EMBER_TRY(ember_param(b, &l->param[Q_NORM], "q_norm.weight", EMBER_INIT_ONES,
                               EMBER_ROLE_NORM, &a->head_dim, 1));
@@ -95,19 +77,18 @@ static ember_status build(ember_layer *l, ember_build *b)
                               EMBER_ROLE_NORM, &a->head_dim, 1));
     }
     if (a->output_gate == GATE_NONE) return EMBER_OK;
-    const size_t gates = a->output_gate == GATE_HEAD ? a->heads : q;
+    const size_t gates = a->output_gate == GATE_HEAD ? a->heads : a->heads * a->head_dim;
     return ember_param(b, &l->param[GATE], "gate_proj.weight", EMBER_INIT_NORMAL,
-                       EMBER_ROLE_ATTENTION, (size_t[]){gates, D}, 2);
+                       EMBER_ROLE_ATTENTION, (size_t[]){gates, ember_build_width(b)}, 2);
 }
 
 // x W^T as heads [T, H, K], normalised and rotated where asked.
-static ember_status heads_of(const struct attention *a, ember_flow *f, ember_tensor *x,
-                             unsigned which, size_t heads, ember_tensor **y)
+static ember_status turned_heads(const struct attention *a, ember_flow *f, ember_tensor *x,
+                                 unsigned which, size_t heads, ember_tensor **y)
 {
     const ember_layer *l = &a->base;
-    ember_tensor *h, *n;
-    EMBER_TRY(ember_linear(f, x, l->param[which], l->param[Q_BIAS + which], NULL, &h));
-    EMBER_TRY(ember_reshape(f, h, (size_t[]){heads, a->head_dim}, 2, y));
+    ember_tensor *n;
+    EMBER_TRY(em_heads_project(l, f, x, which, heads, a->head_dim, y));
     if (which == V) return EMBER_OK;
     if (a->qk_norm) {
         EMBER_TRY(ember_rmsnorm(f, *y, l->param[which == Q ? Q_NORM : K_NORM], a->norm_eps, &n));
@@ -132,9 +113,9 @@ static ember_status forward(const ember_layer *l, ember_flow *f, ember_tensor *x
 {
     const struct attention *a = (const struct attention *)l;
     ember_tensor *q, *k, *v, *o, *g, *gated;
-    EMBER_TRY(heads_of(a, f, x, Q, a->heads, &q));
-    EMBER_TRY(heads_of(a, f, x, K, a->kv_heads, &k));
-    EMBER_TRY(heads_of(a, f, x, V, a->kv_heads, &v));
+    EMBER_TRY(turned_heads(a, f, x, Q, a->heads, &q));
+    EMBER_TRY(turned_heads(a, f, x, K, a->kv_heads, &k));
+    EMBER_TRY(turned_heads(a, f, x, V, a->kv_heads, &v));
     EMBER_TRY(ember_attention(f, q, k, v, &(ember_attention_options){.window = a->window}, &o));
     if (a->output_gate == GATE_HEAD) {
         EMBER_TRY(ember_linear(f, x, l->param[GATE], NULL, NULL, &g));

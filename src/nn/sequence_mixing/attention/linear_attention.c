@@ -3,7 +3,9 @@
 // arXiv:2307.08621; Yang et al. 2023, arXiv:2312.06635).
 #include <ember/ops.h>
 
-enum { Q, K, V, O, Q_BIAS, K_BIAS, V_BIAS, O_BIAS, DECAY, DECAY_BIAS, HEAD_NORM, GATE };
+#include "nn/sequence_mixing/attention/heads.h"
+
+enum { Q = EM_HEADS_Q, K, V, O, O_BIAS = EM_HEADS_O_BIAS, DECAY, DECAY_BIAS, HEAD_NORM, GATE };
 enum { DECAY_NONE, DECAY_FIXED, DECAY_GATE };
 enum { ROPE_NONE, ROPE_HALF, ROPE_INTERLEAVED };
 
@@ -53,16 +55,7 @@ static const ember_option options[] = {
 
 static ember_status check(struct linear_attention *a, ember_build *b)
 {
-    const size_t D = ember_build_width(b);
-    if (!a->kv_heads) a->kv_heads = a->heads;
-    if (a->heads % a->kv_heads)
-        return ember_build_refuse(b, "kv_heads", "%zu does not divide the %zu heads", a->kv_heads,
-                                  a->heads);
-    if (!a->head_dim && D % a->heads)
-        return ember_build_refuse(b, "heads", "%zu does not divide the width %zu", a->heads, D);
-    if (!a->head_dim) a->head_dim = D / a->heads;
-    if (a->head_dim > 256)
-        return ember_build_refuse(b, "head_dim", "%zu is more than 256", a->head_dim);
+    EMBER_TRY(em_heads_check(b, a->heads, &a->kv_heads, &a->head_dim));
     if (a->head_norm && a->head_dim == 1)
         return ember_build_refuse(b, "head_norm", "of a head of one element only its sign is left");
     if (a->rope != ROPE_NONE && a->head_dim % 2)
@@ -82,19 +75,8 @@ static ember_status build(ember_layer *l, ember_build *b)
     struct linear_attention *a = (struct linear_attention *)l;
     const ember_role role = EMBER_ROLE_ATTENTION;
     EMBER_TRY(check(a, b));
-    const size_t D = ember_build_width(b), q = a->heads * a->head_dim,
-                 kv = a->kv_heads * a->head_dim;
-    const size_t rows[] = {q, kv, kv, D}, columns[] = {D, D, D, q};
-    static const char *const weight[] = {"q_proj.weight", "k_proj.weight", "v_proj.weight",
-                                         "o_proj.weight"};
-    static const char *const bias[] = {"q_proj.bias", "k_proj.bias", "v_proj.bias", "o_proj.bias"};
-    for (unsigned i = Q; i <= O; i++) {
-        EMBER_TRY(ember_param(b, &l->param[i], weight[i], EMBER_INIT_NORMAL, role,
-                              (size_t[]){rows[i], columns[i]}, 2));
-        if (a->bias)
-            EMBER_TRY(ember_param(b, &l->param[Q_BIAS + i], bias[i], EMBER_INIT_ZEROS, role,
-                                  &rows[i], 1));
-    }
+    const size_t D = ember_build_width(b), q = a->heads * a->head_dim;
+    EMBER_TRY(em_heads_declare(l, b, a->heads, a->kv_heads, a->head_dim, a->bias));
     if (a->decay == DECAY_GATE) {
         EMBER_TRY(ember_param(b, &l->param[DECAY], "decay_proj.weight", EMBER_INIT_NORMAL, role,
                               (size_t[]){a->kv_heads, D}, 2));
@@ -110,14 +92,12 @@ static ember_status build(ember_layer *l, ember_build *b)
     return EMBER_OK;
 }
 
-static ember_status heads_of(const struct linear_attention *a, ember_flow *f, ember_tensor *x,
-                             unsigned which, ember_tensor **y)
+static ember_status turned_heads(const struct linear_attention *a, ember_flow *f, ember_tensor *x,
+                                 unsigned which, ember_tensor **y)
 {
-    const ember_layer *l = &a->base;
-    const size_t dim[] = {which == Q ? a->heads : a->kv_heads, a->head_dim};
+    const size_t heads = which == Q ? a->heads : a->kv_heads;
     ember_tensor *h;
-    EMBER_TRY(ember_linear(f, x, l->param[which], l->param[Q_BIAS + which], NULL, &h));
-    EMBER_TRY(ember_reshape(f, h, dim, 2, y));
+    EMBER_TRY(em_heads_project(&a->base, f, x, which, heads, a->head_dim, y));
     if (which == V || a->rope == ROPE_NONE) return EMBER_OK;
     const ember_rope_options rope = {.theta = a->rope_theta,
                                      .interleaved = a->rope == ROPE_INTERLEAVED};
@@ -133,9 +113,9 @@ static ember_status forward(const ember_layer *l, ember_flow *f, ember_tensor *x
                                         .eps = a->eps,
                                         .gate_temperature = a->gate_temperature};
     ember_tensor *q, *k, *v, *h, *g, *decay = NULL;
-    EMBER_TRY(heads_of(a, f, x, Q, &q));
-    EMBER_TRY(heads_of(a, f, x, K, &k));
-    EMBER_TRY(heads_of(a, f, x, V, &v));
+    EMBER_TRY(turned_heads(a, f, x, Q, &q));
+    EMBER_TRY(turned_heads(a, f, x, K, &k));
+    EMBER_TRY(turned_heads(a, f, x, V, &v));
     if (a->decay == DECAY_FIXED) {
         o.decay_first = a->decay_first;
         o.decay_last = a->decay_last;
