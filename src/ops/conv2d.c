@@ -3,6 +3,7 @@
 //
 // The patches of some images at once are gathered as rows [k, k, I], whose channels are as
 // contiguous as those of x, and multiplied with w in that order.
+#include "base/sizes.h"
 #include "kernels/kernels.h"
 #include "ops/image.h"
 #include "ops/matmul.h"
@@ -201,11 +202,6 @@ static struct images images_of(const struct em_call *c)
     return m;
 }
 
-static size_t at_most(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 static void forward(const struct em_call *c)
 {
     const struct attr *a = em_attr_const(c, struct attr);
@@ -214,7 +210,7 @@ static void forward(const struct em_call *c)
     const struct em_strip y = em_strip_of(c->out[0]);
     struct images m = images_of(c);
     for (size_t s = 0; s < S; s += a->images) {
-        const size_t rows = at_most(a->images, S - s) * P;
+        const size_t rows = em_min_size(a->images, S - s) * P;
         m.first = em_first_row(c, c->in[X], s);
         em_parallel(c->exec->pool, rows, em_row_grain(K), gather, &m);
         product(c, rows, O, K, em_matmul_rows(m.patches, K), em_matmul_columns(m.w, K),
@@ -231,7 +227,7 @@ static void backward(const struct em_call *c)
     const struct em_strip dy = em_strip_of(c->out[0]->grad);
     struct images m = images_of(c);
     for (size_t s = 0; s < S; s += a->images) {
-        const size_t images = at_most(a->images, S - s), rows = images * P;
+        const size_t images = em_min_size(a->images, S - s), rows = images * P;
         const float *d = em_strip_row(&dy, s * P);
         m.first = em_first_row(c, c->in[X], s);
         if (em_wants(c, W)) {

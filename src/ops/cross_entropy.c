@@ -12,6 +12,7 @@
 // through again then.
 #include <math.h>
 
+#include "base/sizes.h"
 #include "kernels/kernels.h"
 #include "ops/matmul.h"
 
@@ -37,16 +38,11 @@ static int32_t target_of(const struct em_call *c, size_t row)
     return b->targets[em_has_token_rows(c->in[X]) ? row : b->offset[row + 1] - 1];
 }
 
-static size_t at_most(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 static ember_status need_workspace(struct em_call *c)
 {
     ember_tensor *x = c->in[X], *w = c->in[W];
     const enum em_gemm_type type = em_matmul_type(c, false);
-    const size_t V = w->dim[0], D = w->dim[1], rows = at_most(x->dim[0], chunk_rows(V));
+    const size_t V = w->dim[0], D = w->dim[1], rows = em_min_size(x->dim[0], chunk_rows(V));
     const unsigned threads = em_call_threads(c);
     size_t bytes = 0, product = 0, gradient = 0;
     EM_TRY(em_add_scratch(c, x->dim[0], sizeof(int32_t) / sizeof(float), &bytes)); // scored rows
@@ -193,13 +189,13 @@ static void walk(struct walk *k, const struct em_strip *dx, bool add)
     const struct em_call *c = k->call;
     const struct em_strip x = em_strip_of(c->in[X]);
     const size_t V = c->in[W]->dim[0], D = c->in[W]->dim[1],
-                 chunk = at_most(x.count, chunk_rows(V));
+                 chunk = em_min_size(x.count, chunk_rows(V));
     if (!k->count) return;
     k->logits = em_take_floats(c, chunk, V);
     float *gather = em_take_floats(c, chunk, D);
     const struct em_gemm_epilogue e = {.bias = c->in[BIAS] ? em_f32(c->in[BIAS]) : NULL};
     for (size_t begin = 0; begin < k->count; begin += chunk) {
-        const size_t n = at_most(chunk, k->count - begin);
+        const size_t n = em_min_size(chunk, k->count - begin);
         k->rows = k->scored + begin;
         const bool gathered = (size_t)(k->rows[n - 1] - k->rows[0]) != n - 1;
         for (size_t i = 0; gathered && i < n; i++)
