@@ -4,8 +4,12 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
 #include "formats/safetensors.h"
 #include "models/diagnose.h"
+
+enum { QUIET_SECONDS = 2 };
 
 // What a row-by-row pass reads: B sequences of T tokens.
 struct input {
@@ -147,6 +151,23 @@ static ember_status check_gradients(const struct em_model *m)
     return EMBER_OK;
 }
 
+// Rows and parts of them that are done, for the line that long passes show.
+struct shown {
+    double begin, size; // of the part that runs, of all
+    bool any;           // a line has been shown
+    double since;
+};
+
+// Short passes show nothing.
+static void show(void *context, double share)
+{
+    struct shown *s = context;
+    const double now = em_clock_seconds();
+    if (!s->any && now - s->since < QUIET_SECONDS) return;
+    s->any = true;
+    em_progress(false, "forward %.0f %%", 100 * (s->begin + share * s->size));
+}
+
 static ember_status run_logits(struct em_model *m, const struct input *in,
                                const struct em_forward_job *job, float *logits)
 {
@@ -154,6 +175,7 @@ static ember_status run_logits(struct em_model *m, const struct input *in,
     struct em_program *p;
     struct em_model_outputs outputs;
     ember_state *state = NULL;
+    struct shown shown = {.since = em_clock_seconds()};
     EM_TRY(em_program_create(&(struct em_program_options){.backend = job->backend,
                                                           .pool = job->pool,
                                                           .max_tokens = chunk,
@@ -173,8 +195,13 @@ static ember_status run_logits(struct em_model *m, const struct input *in,
             size_t offset[2];
             ember_batch batch = rows_batch(m, in, row, begin, end, offset);
             if (job->chunk) batch.state_in = batch.state_out = &state;
+            shown.begin = ((double)row + (double)begin / (double)in->T) / (double)in->B;
+            shown.size = (double)(end - begin) / (double)in->T / (double)in->B;
             EM_TRY_GOTO(status, out,
-                        em_program_forward(p, &(struct em_run){.batch = &batch, .loss_scale = 1}));
+                        em_program_forward(p, &(struct em_run){.batch = &batch,
+                                                               .loss_scale = 1,
+                                                               .progress = show,
+                                                               .context = &shown}));
             const size_t rows = m->pooled ? 1 : end - begin;
             float *to = logits + (m->pooled ? row : row * in->T + begin) * width;
             memcpy(to, em_f32(outputs.logits), rows * width * sizeof *to);
@@ -184,6 +211,7 @@ static ember_status run_logits(struct em_model *m, const struct input *in,
             }
         }
     }
+    if (shown.any) em_progress(true, "forward 100 %%");
 out:
     em_state_destroy(state);
     em_program_destroy(p);

@@ -105,7 +105,7 @@ const struct em_op em_op_column_affine = {
     .backend = {[EM_CPU] = EM_PASSES(forward, backward),
                 [EM_REFERENCE] = EM_PASSES(reference_forward, reference_backward)},
     .backward_reads = EM_READS_IN(X) | EM_READS_IN(W),
-    .flags = EM_OP_SETS_FRESH,
+    .flags = EM_OP_SETS_FRESH | EM_OP_ROW_WISE,
 };
 
 ember_status ember_column_affine(ember_flow *flow, ember_tensor *x, ember_tensor *w,

@@ -38,12 +38,12 @@ static void forward_rows(void *arg, size_t begin, size_t end, unsigned thread)
         in[i] = em_strip_of(c->in[i]);
         whole = whole && is_whole(&in[i]);
     }
-    const size_t rows = whole ? end - begin : 1;
+    const size_t rows = whole ? end - begin : 1, before = em_rows_before(c, c->out[0]);
     for (size_t r = begin; r < end; r += rows) {
         const float *x[EM_ELEMENTWISE_INPUTS] = {NULL};
         for (unsigned i = 0; i < e->inputs; i++)
             x[i] = em_strip_row(&in[i], r);
-        e->forward(c, em_strip_row(&y, r), x, r * y.width, rows * y.width);
+        e->forward(c, em_strip_row(&y, r), x, (before + r) * y.width, rows * y.width);
     }
 }
 
@@ -101,7 +101,7 @@ static double reference_at(const struct em_call *c, size_t r, size_t j, double *
         x[i] = (double)em_strip_row(&s, r)[j];
         width = s.width;
     }
-    return e->reference(c, x, r * width + j, slope);
+    return e->reference(c, x, (em_rows_before(c, c->out[0]) + r) * width + j, slope);
 }
 
 void em_elementwise_reference_forward(const struct em_call *c)

@@ -39,6 +39,6 @@ void em_elementwise_reference_backward(const struct em_call *c);
     .backend = {[EM_CPU] = EM_PASSES(em_elementwise_forward, em_elementwise_backward),             \
                 [EM_REFERENCE] = EM_PASSES(em_elementwise_reference_forward,                       \
                                            em_elementwise_reference_backward)},                    \
-    .flags = EM_OP_SETS_FRESH | EM_OP_REPEATS, .elementwise = (frame)
+    .flags = EM_OP_SETS_FRESH | EM_OP_REPEATS | EM_OP_ROW_WISE, .elementwise = (frame)
 
 #endif

@@ -141,7 +141,7 @@ const struct em_op em_op_gate_rows = {
     .backend = {[EM_CPU] = EM_PASSES(forward, backward),
                 [EM_REFERENCE] = EM_PASSES(reference_forward, reference_backward)},
     .backward_reads = EM_READS_IN(0) | EM_READS_IN(1),
-    .flags = EM_OP_SETS_FRESH,
+    .flags = EM_OP_SETS_FRESH | EM_OP_ROW_WISE,
 };
 
 ember_status ember_gate_rows(ember_flow *flow, ember_tensor *g, ember_tensor *u,

@@ -59,7 +59,11 @@ enum {
     EM_OP_SETS_FRESH = 1,
     // costs so little that its output is made again for backward steps that read it, instead of
     // being kept from forward (ops/recompute.c).
-    EM_OP_REPEATS = 2
+    EM_OP_REPEATS = 2,
+    // a row of outputs needs the same rows of the inputs that have any, and of rows before them no
+    // more than the call's slot of fixed size carries: forward may run over a part of the rows
+    // after the other, each with the batch's part (ops/tiles.c).
+    EM_OP_ROW_WISE = 4
 };
 
 struct em_call {
@@ -75,8 +79,10 @@ struct em_call {
     bool *zero;  // [n_in]: in[i]->grad is filled with zeros before this backward
     int region;  // recomputation region, -1: none
     int slot;    // first state slot, -1: none
-    const char *layer; // path of the layer that recorded it
-    size_t scratch;    // bytes that forward or backward take from em_scratch_of(c)
+    struct em_slot *carry; // the slot between parts of a sequence that runs in tiles; NULL: it does
+                           // not
+    const char *layer;     // path of the layer that recorded it
+    size_t scratch;        // bytes that forward or backward take from em_scratch_of(c)
     size_t packed;     // bytes of weights packed while it runs (em_program_options.packs_pass_by)
     unsigned n_packed; // and how many
     struct em_exec *exec; // while running
@@ -103,10 +109,12 @@ struct em_exec {
     uint64_t seed, step;
     struct em_pool *pool;
     struct em_scratch scratch;
-    const ember_batch *batch;
-    size_t reach;            // rows of em_out_reach()
-    const float *values;     // [T, M]: what a squared error is measured from
-    const int32_t *position; // [T]: of each token in its sequence, states' positions included
+    const ember_batch *batch;   // in a run of tiles: the tile's part
+    size_t first_token;         // of that part in the batch
+    bool cut_before, cut_after; // its first sequence has tokens before it, its last one after it
+    size_t reach;               // rows of em_out_reach()
+    const float *values;        // [T, M]: what a squared error is measured from
+    const int32_t *position;    // [T]: of each token in its sequence, states' positions included
     struct em_passing_pack *passing; // of the running call, in its scratch
     unsigned n_passing;
     char *passing_space;
@@ -200,6 +208,8 @@ bool em_has_token_rows(const ember_tensor *x);
 // True when x's rows are those of the batch's sequences, one after the other: its tokens, or as
 // many rows for each sequence (*each; 0: its tokens).
 bool em_has_sequence_rows(const ember_tensor *x, size_t *each);
+// Rows of x that come before those of the present tile.
+size_t em_rows_before(const struct em_call *c, const ember_tensor *x);
 // Where sequence s begins in such a tensor while it runs; s may be the number of sequences.
 size_t em_first_row(const struct em_call *c, const ember_tensor *x, size_t s);
 

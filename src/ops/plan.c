@@ -197,7 +197,7 @@ static ember_status assign_offsets(struct em_program *p)
     for (size_t i = 0; i < p->n_tensors; i++) {
         ember_tensor *t = p->tensor[i];
         if (t->info->root != t || t->info->alias || t->info->first == EM_NEVER) continue;
-        t->info->bytes = (em_tensor_bytes(t) + 127) / 128 * 128;
+        t->info->bytes = (em_tile_bytes(p, t) + 127) / 128 * 128;
         buffer[n++] = t;
         p->memory.sum_of_buffers += t->info->bytes;
     }
@@ -229,6 +229,7 @@ static void forget_plan(struct em_program *p)
     for (size_t i = 0; i < p->n_tensors; i++) {
         struct em_tensor_info *info = p->tensor[i]->info;
         info->first = info->last = EM_NEVER;
+        info->tiled = false;
         info->alias = info->copy = NULL;
         info->repeats = NULL;
         info->unreached = false;
@@ -236,6 +237,7 @@ static void forget_plan(struct em_program *p)
     for (size_t i = 0; i < p->n_calls; i++) {
         struct em_call *c = p->call[i];
         c->passed = c->has_backward = false;
+        c->carry = NULL;
         for (unsigned j = 0; j < c->n_in; j++)
             c->fresh[j] = c->zero[j] = false;
     }
@@ -261,7 +263,10 @@ ember_status em_program_plan(struct em_program *p, struct em_memory_plan *plan)
         find_first_writes(p);
         find_last_steps(p);
         find_lifetimes(p);
+        EM_TRY(em_find_tiles(p));
         EM_TRY(assign_offsets(p));
+        p->carries = p->memory.activations;
+        p->memory.activations += em_carries_bytes(p);
         p->memory.packed = em_packs_bytes(p->packs);
         p->memory.scratch = 0;
         for (size_t i = 0; i < p->n_calls; i++)
@@ -298,4 +303,5 @@ void em_place(struct em_program *p, char *block)
         ember_tensor *t = p->tensor[i];
         t->data = block + home(t->info->root)->info->offset + t->info->root_offset;
     }
+    em_place_carries(p, block + p->carries);
 }

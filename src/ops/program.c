@@ -52,6 +52,8 @@ void em_program_destroy(struct em_program *p)
     em_free(p->state_out);
     em_free(p->layout.spec);
     em_free(p->step);
+    em_free(p->run);
+    em_free(p->tile_offset);
     em_free(p->position);
     em_free(p);
 }

@@ -26,7 +26,8 @@ struct em_program_options {
     enum em_recompute recompute;
     bool packs_pass_by; // weights are packed anew wherever they are used, into scratch: where each
                         // is used once between changes, that costs no time and saves the copies
-    bool bf16;          // matrix products in bf16; the reference backend ignores it
+    size_t tile_rows; // rows of a tile, of the cpu backend, without gradients; 0: what caches like
+    bool bf16;        // matrix products in bf16; the reference backend ignores it
 };
 
 ember_status em_program_create(const struct em_program_options *options,
@@ -92,6 +93,9 @@ struct em_run {
     double loss_scale, aux_scale; // see em_exec
     const float *values;          // [T, M], for programs with ember_squared_error()
     uint64_t seed, step;
+    // Told now and then what share of a forward's operations is done. NULL: nobody wants to know.
+    void (*progress)(void *context, double share);
+    void *context;
 };
 ember_status em_program_forward(struct em_program *p, const struct em_run *run) EMBER_CHECKED;
 // Adds the loss's gradient into the parameters' gradients. Right after a forward.

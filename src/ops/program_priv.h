@@ -29,6 +29,7 @@ struct em_tensor_info {
     bool lasting; // its memory is its own in every run
     bool is_grad;
     bool fused;     // it exists only within a sum that its operation makes now: nobody can read it
+    bool tiled;     // it exists within a run of tiles only, and has memory for one tile
     bool unreached; // a gradient that nobody writes: its call's backward is given zeros
     // roots, when planned:
     size_t bytes, offset;
@@ -44,6 +45,11 @@ struct step {
     struct em_call *call;
     bool backward;
     bool last; // of this call
+};
+
+// Steps [begin, end) of forward, all of them row-wise, that run over `rows` rows after the other.
+struct tile_run {
+    size_t begin, end, rows;
 };
 
 struct ember_flow {
@@ -78,6 +84,13 @@ struct em_program {
 
     struct step *step;
     size_t n_steps, steps_capacity, n_forward;
+    struct tile_run *run;
+    size_t n_runs, runs_capacity;
+    ember_batch tile;             // the present one's part of the batch
+    size_t *tile_offset;          // [max_sequences + 1]
+    size_t carries;               // where in the block those of the runs' calls begin
+    double work_done, work;       // operations of this forward, while somebody wants to know
+    const struct em_run *watched; // by whom; NULL: nobody
     struct em_memory_plan memory;
     bool planned, allocated, forward_done;
     char *block;
@@ -91,6 +104,16 @@ ember_tensor *em_grad_for(struct em_program *p, ember_tensor *t);
 void em_resolve_rows(const struct em_program *p, ember_tensor *t);
 void em_place(struct em_program *p, char *block);
 ember_status em_fuse_residuals(struct em_program *p) EMBER_CHECKED;
+// Finds the runs of row-wise calls that are worth tiles, marks what lives within them alone, and
+// lets all else that they touch live as long as they run. Lifetimes are known.
+ember_status em_find_tiles(struct em_program *p) EMBER_CHECKED;
+size_t em_carries_bytes(const struct em_program *p);
+void em_place_carries(struct em_program *p, char *space);
+// What a root takes in the block: a tiled one the rows of a tile.
+size_t em_tile_bytes(const struct em_program *p, const ember_tensor *root);
+void em_run_tiles(struct em_program *p, const struct tile_run *run);
+// A call's forward with the rows that its tensors have now.
+void em_run_call(struct em_program *p, struct em_call *c);
 ember_status em_push_step(struct em_program *p, struct em_call *c, bool backward) EMBER_CHECKED;
 
 // True when backward needs input i.

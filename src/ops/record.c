@@ -211,6 +211,12 @@ bool em_has_sequence_rows(const ember_tensor *x, size_t *each)
     return *each || em_has_token_rows(x);
 }
 
+size_t em_rows_before(const struct em_call *c, const ember_tensor *x)
+{
+    return x->info && x->info->rows == EM_ROWS_TOKENS ? c->exec->first_token * x->info->multiple
+                                                      : 0;
+}
+
 size_t em_first_row(const struct em_call *c, const ember_tensor *x, size_t s)
 {
     return x->info->rows == EM_ROWS_SEQUENCES ? s * x->info->multiple : c->exec->batch->offset[s];

@@ -163,7 +163,7 @@ const struct em_op em_op_rmsnorm = {
     .backend = {[EM_CPU] = EM_PASSES(forward, backward),
                 [EM_REFERENCE] = EM_PASSES(reference_forward, reference_backward)},
     .backward_reads = EM_READS_IN(0) | EM_READS_IN(1),
-    .flags = EM_OP_SETS_FRESH | EM_OP_REPEATS,
+    .flags = EM_OP_SETS_FRESH | EM_OP_REPEATS | EM_OP_ROW_WISE,
 };
 
 ember_status ember_rmsnorm(ember_flow *flow, ember_tensor *x, ember_tensor *w, float eps,

@@ -225,7 +225,7 @@ const struct em_op em_op_rope = {
     .backend = {[EM_CPU] = EM_PASSES(forward, backward),
                 [EM_REFERENCE] = EM_PASSES(reference_forward, reference_backward)},
     .backward_reads = EM_READS_IN(TABLE),
-    .flags = EM_OP_SETS_FRESH,
+    .flags = EM_OP_SETS_FRESH | EM_OP_ROW_WISE,
 };
 
 static bool is_positive(double x)

@@ -191,6 +191,34 @@ static size_t begin_call(struct em_exec *x, const struct em_call *c)
     return mark;
 }
 
+void em_run_call(struct em_program *p, struct em_call *c)
+{
+    struct em_exec *x = &p->exec;
+    const double start = em_clock_seconds();
+    const size_t mark = begin_call(x, c);
+    c->op->backend[x->backend].forward(c);
+    em_scratch_reset(&x->scratch, mark);
+    c->seconds[0] += em_clock_seconds() - start;
+    if (!p->watched) return;
+    struct em_cost forward = {0}, backward = {0};
+    c->op->cost(c, &forward, &backward);
+    p->work_done += forward.flops;
+    p->watched->progress(p->watched->context, p->work_done < p->work ? p->work_done / p->work : 1);
+}
+
+static void run_steps(struct em_program *p)
+{
+    for (size_t s = 0, r = 0; s < p->n_forward;) {
+        if (r < p->n_runs && p->run[r].begin == s) {
+            em_run_tiles(p, &p->run[r]);
+            s = p->run[r++].end;
+            continue;
+        }
+        resolve_call(p, p->step[s].call);
+        em_run_call(p, p->step[s++].call);
+    }
+}
+
 ember_status em_program_forward(struct em_program *p, const struct em_run *run)
 {
     const ember_batch *b = &p->batch;
@@ -225,15 +253,11 @@ ember_status em_program_forward(struct em_program *p, const struct em_run *run)
     // Views that no call names directly (an output kept for the caller) have rows too.
     for (size_t i = 0; i < p->n_tensors; i++)
         if (p->tensor[i]->info->rows != EM_ROWS_EXPERT) em_resolve_rows(p, p->tensor[i]);
-    for (size_t s = 0; s < p->n_forward; s++) {
-        struct em_call *c = p->step[s].call;
-        const double start = em_clock_seconds();
-        resolve_call(p, c);
-        const size_t mark = begin_call(x, c);
-        c->op->backend[x->backend].forward(c);
-        em_scratch_reset(&x->scratch, mark);
-        c->seconds[0] += em_clock_seconds() - start;
-    }
+    p->watched = run->progress ? run : NULL;
+    p->work_done = 0;
+    p->work = run->progress ? em_program_cost(p, false).flops : 0;
+    run_steps(p);
+    p->watched = NULL;
     for (size_t s = 0; b->state_out && s < b->n_sequences; s++)
         if (b->state_out[s])
             b->state_out[s]->position = (size_t)p->position[b->offset[s + 1] - 1] + 1;

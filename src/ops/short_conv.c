@@ -392,7 +392,7 @@ static void reference_backward(const struct em_call *c)
         .backend = {[EM_CPU] = EM_PASSES(forward, backward),                                       \
                     [EM_REFERENCE] = EM_PASSES(reference_forward, reference_backward)},            \
         .backward_reads = EM_READS_IN(X) | EM_READS_IN(W) | EM_READS_IN(BIAS),                     \
-        .flags = EM_OP_SETS_FRESH | EM_OP_REPEATS,                                                 \
+        .flags = EM_OP_SETS_FRESH | EM_OP_REPEATS | EM_OP_ROW_WISE,                                \
     }
 
 const struct em_op em_op_short_conv = SHORT_CONV("short_conv");

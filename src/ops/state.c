@@ -140,6 +140,7 @@ const struct em_slot *em_slot_in(const struct em_call *c, size_t sequence)
 {
     const ember_batch *b = c->exec->batch;
     if (c->slot < 0) return NULL;
+    if (c->carry && c->exec->cut_before && sequence == 0) return c->carry;
     return b->state_in && b->state_in[sequence] ? &b->state_in[sequence]->slot[c->slot] : NULL;
 }
 
@@ -147,5 +148,6 @@ struct em_slot *em_slot_out(const struct em_call *c, size_t sequence)
 {
     const ember_batch *b = c->exec->batch;
     if (c->slot < 0) return NULL;
+    if (c->carry && c->exec->cut_after && sequence + 1 == b->n_sequences) return c->carry;
     return b->state_out && b->state_out[sequence] ? &b->state_out[sequence]->slot[c->slot] : NULL;
 }
