@@ -579,8 +579,8 @@ EMBER_API EMBER_CHECKED ember_status ember_cross_entropy_right(ember_flow *flow,
 EMBER_API EMBER_CHECKED ember_status ember_mean_square(ember_flow *flow, ember_tensor *x,
                                                        ember_tensor **loss);
 
-/** error [T] = the mean over a row of (x - value)^2, the values [T, M] being the trainer's; loss
- * [1] = loss_scale * their sum. */
+/** x [T, M] with rows of tokens or sequences. error [T] = the mean over a row of (x - value)^2, the
+ * values [T, M] being the trainer's; loss [1] = loss_scale * their sum. */
 EMBER_API EMBER_CHECKED ember_status ember_squared_error(ember_flow *flow, ember_tensor *x,
                                                          ember_tensor **loss, ember_tensor **error);
 

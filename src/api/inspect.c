@@ -111,7 +111,8 @@ static ember_status add_config(const struct subject *s, json_t *root)
     size_t total, active;
     EM_TRY(em_put_object(root, "model", &o));
     EM_TRY(em_put_text(o, "model_type", m->family->name));
-    if (m->family->architecture) EM_TRY(em_put_text(o, "architecture", m->family->architecture));
+    if (m->family->architecture && m->language_model)
+        EM_TRY(em_put_text(o, "architecture", m->family->architecture));
     EM_TRY(em_put_size(o, "hidden_size", m->width));
     EM_TRY(em_put_size(o, "vocab_size", m->vocabulary));
     EM_TRY(em_put_size(o, "context", m->context));
@@ -253,7 +254,7 @@ static ember_status add_generation(const struct subject *s, const struct em_toke
 // reason to stop.
 static ember_status add_rest(const struct subject *s, json_t *root)
 {
-    if (!s->folder || !s->model || !s->model->vocabulary) return EMBER_OK;
+    if (!s->folder || !s->model || !s->model->language_model) return EMBER_OK;
     struct em_tokenizer *t = NULL;
     json_t *o;
     char *file = em_path_join(s->path, "tokenizer.json");

@@ -157,7 +157,7 @@ static ember_status add_memory(json_t *o, const struct amount *amounts, size_t n
 // What training learns: the next token; of vectors a label for each sequence, or values everywhere.
 static enum em_head head_of(const struct em_model *m)
 {
-    return m->vocabulary ? EM_HEAD_LOSS : m->pooled ? EM_HEAD_LABELS : EM_HEAD_VALUES;
+    return m->language_model ? EM_HEAD_LOSS : m->pooled ? EM_HEAD_LABELS : EM_HEAD_VALUES;
 }
 
 static struct em_stepper_options step_options(const struct plan *p, const struct em_model *m)
@@ -167,7 +167,7 @@ static struct em_stepper_options step_options(const struct plan *p, const struct
                                        .bf16 = p->runtime.bf16,
                                        .recompute = p->train.recompute,
                                        .head = head_of(m),
-                                       .whole_rows = !m->vocabulary,
+                                       .whole_rows = !m->language_model,
                                        .batch = p->train.batch,
                                        .seq = p->train.seq,
                                        .accumulate = p->train.accumulate};
@@ -286,7 +286,7 @@ static ember_status add_inference(const struct plan *p, const struct em_model *m
     struct em_engine_plan plan;
     size_t state;
     json_t *o, *flops;
-    if (!m->vocabulary)
+    if (!m->language_model)
         EM_TRY(forward_plan(p, m, sequences, &plan));
     else
         EM_TRY(em_engine_forecast(m,

@@ -95,10 +95,10 @@ static ember_status open_batch(struct bench *b, size_t tokens)
     for (size_t s = 0; s <= o->batch; s++)
         b->offset[s] = s * o->length;
     b->batch = (ember_batch){.n_tokens = tokens, .n_sequences = o->batch, .offset = b->offset};
-    b->scored = 1; // the loss of models that read vectors is a mean already
+    b->scored = 1; // the loss of other models is a mean already
     em_rng_seed(&b->rng, o->runtime.seed, 1);
     if (m->vocabulary) {
-        b->scored = o->batch * (o->length - 1);
+        if (m->language_model) b->scored = o->batch * (o->length - 1);
         b->tokens = em_calloc(tokens, sizeof *b->tokens);
         b->targets = em_calloc(tokens, sizeof *b->targets);
         b->batch.tokens = b->tokens;

@@ -22,10 +22,10 @@ static int64_t integer_at(const struct em_st_tensor *t, size_t i)
 static ember_status check_floats(const char *path, const char *name, const struct em_st_tensor *t,
                                  const size_t *shape, size_t rank, bool positive)
 {
-    char found[96];
+    char found[96], expected[96];
     if (t->dtype != EM_ST_F32 || t->rank != rank || memcmp(t->shape, shape, rank * sizeof *shape))
         return em_fail(EMBER_E_SHAPE, "%s: %s has to be F32 %s, found %s %s", path, name,
-                       rank == 3 ? "[S, B, T] as inputs are" : "[S, B, T, columns of the model]",
+                       em_st_shape_text(shape, rank, expected, sizeof expected),
                        em_st_dtype_name(t->dtype),
                        em_st_shape_text(t->shape, t->rank, found, sizeof found));
     for (size_t i = 0; i < t->elements; i++) {
@@ -75,7 +75,7 @@ static ember_status check_read(struct em_tensor_source *s, const char *path,
     s->batch = x->shape[1];
     s->seq = x->shape[2];
     s->width = columns->vocabulary ? 0 : columns->in;
-    s->made = columns->vocabulary ? columns->vocabulary : columns->out;
+    s->made = columns->out;
     if (columns->vocabulary)
         return check_integers(s, path, "input_ids", x, 3, (int64_t)columns->vocabulary - 1, false);
     return check_floats(path, "inputs", x, (size_t[]){s->slices, s->batch, s->seq, s->width}, 4,
@@ -90,14 +90,17 @@ static ember_status check(struct em_tensor_source *s, const char *path,
     if (s->timespans) EM_TRY(check_floats(path, "timespans", s->timespans, shape, 3, true));
     if (s->lengths)
         EM_TRY(check_integers(s, path, "lengths", s->lengths, 2, (int64_t)s->seq, false));
-    if (!s->targets == !s->labels || (columns->vocabulary && !s->labels))
+    if (!s->targets == !s->labels || (columns->language_model && !s->labels))
         return em_fail(EMBER_E_FORMAT, "%s: expected %slabels [S, B] or [S, B, T] beside %s", path,
-                       columns->vocabulary ? "" : "either targets [S, B, T, M] or ",
+                       columns->language_model ? ""
+                                               : "either targets [S, B, M] or [S, B, T, M], or ",
                        columns->vocabulary ? "input_ids" : "inputs");
     if (s->labels)
         return check_integers(s, path, "labels", s->labels, s->labels->rank == 3 ? 3 : 2,
                               (int64_t)s->made - 1, s->labels->rank == 3);
-    return check_floats(path, "targets", s->targets, shape, 4, false);
+    if (s->targets->rank == 4) return check_floats(path, "targets", s->targets, shape, 4, false);
+    return check_floats(path, "targets", s->targets, (size_t[]){s->slices, s->batch, s->made}, 3,
+                        false);
 }
 
 // A mean over no place is none.
@@ -154,17 +157,20 @@ ember_status em_tensors_fill(const struct em_tensor_source *s, uint64_t step, si
         return em_fail(EMBER_E_RANGE, "%s: rows %zu to %zu: a batch has %zu",
                        em_safetensors_path(s->file), first, first + rows, s->batch);
     EM_TRY(em_packed_reserve(out, rows * s->seq));
-    if (!s->ids) EM_TRY(em_packed_reserve_vectors(out, s->width, s->targets ? s->made : 0));
+    if (!s->ids || s->targets)
+        EM_TRY(em_packed_reserve_vectors(out, s->width, s->targets ? s->made : 0));
     const size_t at = (size_t)(step % s->slices) * s->batch + first;
-    const bool places = em_tensors_label_places(s);
+    const bool places = em_tensors_of_places(s);
     size_t n = 0;
     for (size_t r = 0; r < rows; r++) {
         const size_t length = length_at(s, at + r), from = (at + r) * s->seq;
         if (s->inputs)
             copy(out->inputs + n * s->width, s->inputs, from * s->width, length * s->width);
         if (s->timespans && s->inputs) copy(out->timespans + n, s->timespans, from, length);
-        if (s->targets)
+        if (s->targets && places)
             copy(out->values + n * s->made, s->targets, from * s->made, length * s->made);
+        else if (s->targets)
+            copy(out->values + r * s->made, s->targets, (at + r) * s->made, s->made);
         for (size_t t = 0; t < length; t++) {
             out->tokens[n + t] = s->ids ? (int32_t)integer_at(s->ids, from + t) : 0;
             out->targets[n + t] = s->targets ? 0
@@ -190,12 +196,12 @@ ember_status em_tensors_fill(const struct em_tensor_source *s, uint64_t step, si
 uint64_t em_tensors_scored(const struct em_tensor_source *s, uint64_t step)
 {
     const size_t at = (size_t)(step % s->slices) * s->batch;
-    const bool places = em_tensors_label_places(s);
+    const bool places = em_tensors_of_places(s);
     uint64_t scored = 0;
-    if (s->labels && !places) return s->batch;
+    if (!places) return s->batch;
     for (size_t r = 0; r < s->batch; r++)
         for (size_t t = 0; t < length_at(s, at + r); t++)
-            scored += !places || integer_at(s->labels, (at + r) * s->seq + t) >= 0;
+            scored += !s->labels || integer_at(s->labels, (at + r) * s->seq + t) >= 0;
     return scored;
 }
 

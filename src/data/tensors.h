@@ -1,9 +1,9 @@
 // Training on sequences from a file: `inputs` [S, B, T, I] (f32), or `input_ids` [S, B, T] (I32 or
 // I64) for models that read tokens; one slice a step, over and over; `timespans` [S, B, T] (> 0; 1
 // where absent); `lengths` [S, B] (I32 or I64, 1 to T; T where absent); and what is to be learnt:
-// `targets` [S, B, T, M] (squared errors at every place of `inputs`), or `labels`, the class that
-// an output is to tell (I32 or I64): [S, B] the one of a sequence, pooled or at its last place; [S,
-// B, T] those of places, -100 where none is scored.
+// `targets`, what outputs are to be (f32; squared errors), or `labels`, the class that an output is
+// to tell (I32 or I64; -100 where none is scored): [S, B, M] and [S, B] those of a sequence, pooled
+// or at its last place; [S, B, T, M] and [S, B, T] those of places.
 #ifndef EM_DATA_TENSORS_H
 #define EM_DATA_TENSORS_H
 
@@ -19,14 +19,15 @@ struct em_tensor_source {
 // What a model reads and makes: tokens, or vectors of so many columns.
 struct em_tensor_columns {
     size_t vocabulary, in, out; // vocabulary 0: `in` columns; out: columns, or classes
+    bool language_model;        // they are logits of tokens, which have no targets but labels
 };
 // Checked against them.
 ember_status em_tensors_open(const char *path, const struct em_tensor_columns *columns,
                              struct em_tensor_source *out) EMBER_CHECKED;
-// Whether labels are those of places.
-static inline bool em_tensors_label_places(const struct em_tensor_source *s)
+// Whether labels or targets are those of places.
+static inline bool em_tensors_of_places(const struct em_tensor_source *s)
 {
-    return s->labels && s->labels->rank == 3;
+    return s->labels ? s->labels->rank == 3 : s->targets->rank == 4;
 }
 void em_tensors_close(struct em_tensor_source *source);
 

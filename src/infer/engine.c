@@ -127,8 +127,7 @@ out:
 ember_status em_engine_create(const struct em_model *m, const struct em_engine_options *options,
                               struct em_engine **engine)
 {
-    if (!m->vocabulary)
-        return em_fail(EMBER_E_UNSUPPORTED, "%s: the model reads vectors, not tokens", m->name);
+    EM_TRY(em_model_need_language(m));
     if (!m->causal)
         return em_fail(EMBER_E_UNSUPPORTED,
                        "%s: the model looks at later tokens, so it cannot continue a text",

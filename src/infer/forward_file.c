@@ -137,7 +137,7 @@ static ember_status not_finite(const struct em_model *m, const struct input *in,
                                .run = &(struct em_run){.batch = &batch, .loss_scale = 1}},
         where, sizeof where);
     return em_fail(EMBER_E_NUMERIC, "%s of row %zu are not finite: %s",
-                   m->vocabulary ? "logits" : "outputs", row, where);
+                   m->language_model ? "logits" : "outputs", row, where);
 }
 
 static ember_status check_gradients(const struct em_model *m)
@@ -243,14 +243,14 @@ static ember_status run_gradients(struct em_model *m, const struct input *in,
     }
     EM_TRY_GOTO(status, out, em_model_record(m, p, EM_HEAD_LOSS, &outputs));
     EM_TRY_GOTO(status, out, em_program_allocate(p));
-    const size_t scored = m->vocabulary ? in->B * (in->T - 1) : in->B * (m->pooled ? 1 : in->T);
+    const size_t scored = m->language_model ? in->B * (in->T - 1) : in->B * (m->pooled ? 1 : in->T);
     double loss = 0;
     for (size_t row = 0; row < in->B; row++) {
         size_t offset[2];
         ember_batch batch = rows_batch(m, in, row, 0, in->T, offset);
-        for (size_t t = 0; in->tokens && t < in->T; t++)
+        for (size_t t = 0; m->language_model && t < in->T; t++)
             targets[t] = t + 1 < in->T ? batch.tokens[t + 1] : -1;
-        if (in->tokens) batch.targets = targets;
+        if (m->language_model) batch.targets = targets;
         const struct em_run run = {
             .batch = &batch, .gradients = true, .loss_scale = 1 / (double)scored};
         EM_TRY_GOTO(status, out, em_program_forward(p, &run));
@@ -274,7 +274,7 @@ static ember_status write_result(const struct em_model *m, const struct input *i
     ember_status status = output ? EMBER_OK : EMBER_E_NOMEM;
     if (output) {
         size_t n = 0;
-        output[n++] = (struct em_st_output){.name = m->vocabulary ? "logits" : "outputs",
+        output[n++] = (struct em_st_output){.name = m->language_model ? "logits" : "outputs",
                                             .shape = logits_shape,
                                             .rank = 3,
                                             .dtype = EM_ST_F32,
@@ -308,7 +308,7 @@ static ember_status run(struct em_model *m, const struct input *in, const char *
     struct result result = {0};
     size_t n;
     ember_status status = EMBER_E_NOMEM;
-    if (job->gradients && m->vocabulary && in->T < 2)
+    if (job->gradients && m->language_model && in->T < 2)
         return em_fail(EMBER_E_SHAPE, "a loss needs rows of at least 2 tokens");
     if (!em_mul_size(in->B * in->T, m->output_size, &n) ||
         !(result.logits = em_calloc(n, sizeof(float))))

@@ -25,8 +25,7 @@ static ember_status open_scorer(const struct em_model *m,
                                 const struct em_perplexity_options *options, struct scorer *s)
 {
     *s = (struct scorer){.model = m, .options = options, .max_tokens = PASS_TOKENS};
-    if (!m->vocabulary)
-        return em_fail(EMBER_E_UNSUPPORTED, "%s: the model reads vectors, not tokens", m->name);
+    EM_TRY(em_model_need_language(m));
     EM_TRY(em_program_create(&(struct em_program_options){.backend = options->backend,
                                                           .pool = options->pool,
                                                           .packs = m->packs,

@@ -12,7 +12,7 @@ enum { POOL_NONE, POOL_MEAN, POOL_FIRST, POOL_LAST, POOL_SUM };
 // What a free block list may say besides its blocks; token ids and the like stay as they are.
 struct form_options {
     size_t hidden_size, vocab_size, input_size, output_size, max_position_embeddings;
-    bool tie_word_embeddings, output_matrix;
+    bool tie_word_embeddings, output_matrix, language_model;
     bool causal, head_bias;
     int pool;
     float initializer_range, embedding_dropout;
@@ -28,7 +28,8 @@ static const ember_option form_table[] = {
                    "width of `inputs`; 0: hidden_size, and no input matrix"),
     EMBER_OPT_SIZE(
         struct form_options, output_size, 0, 0, 1 << 20,
-        "models of `inputs`: width of the outputs; 0: hidden_size, and no output matrix"),
+        "width of the outputs; 0: hidden_size, and no output matrix; a language model's is its "
+        "vocabulary"),
     EMBER_OPT_SIZE(struct form_options, max_position_embeddings, 0, 0, 1 << 30,
                    "longest sequence that it is meant for; 0: not said"),
     EMBER_OPT_BOOL(struct form_options, tie_word_embeddings, true,
@@ -39,8 +40,11 @@ static const ember_option form_table[] = {
                    "false: layers may look at later tokens; the model then takes whole sequences "
                    "only"),
     EMBER_OPT_ENUM(struct form_options, pool, POOL_NONE, "none|mean|first|last|sum",
-                   "models of `inputs`: an output for every row, or one of a sequence: of its "
-                   "rows' mean or sum, or of one of them"),
+                   "an output for every row, or one of a sequence: of its rows' mean or sum, or "
+                   "of one of them; not of a language model"),
+    EMBER_OPT_BOOL(struct form_options, language_model, true,
+                   "models of tokens: outputs are logits of the next token; false: output_size "
+                   "columns"),
     EMBER_OPT_BOOL(struct form_options, head_bias, false,
                    "a bias beside an output matrix of its "
                    "own"),
@@ -179,17 +183,27 @@ static ember_status build_layers(struct em_model *m)
                                        [POOL_SUM] = EMBER_POOL_SUM};
     m->pooled = o.pool != POOL_NONE;
     m->pool = pools[o.pool];
-    if (m->pooled && m->vocabulary)
-        return em_fail(EMBER_E_CONFIG, "%s: pool is for models of `inputs`; this one reads tokens",
+    m->language_model = m->vocabulary && o.language_model;
+    if (m->pooled && m->language_model)
+        return em_fail(EMBER_E_CONFIG,
+                       "%s: pool makes one output of a sequence, and a language model has one for "
+                       "every token; see language_model",
                        m->name);
     m->frozen_row = (ptrdiff_t)o.frozen_row;
     if ((double)m->frozen_row != o.frozen_row)
         return em_fail(EMBER_E_CONFIG, "%s: frozen_row has to be an integer, not %g", m->name,
                        o.frozen_row);
-    if (m->vocabulary && (o.input_size || o.output_size))
-        return em_fail(EMBER_E_CONFIG,
-                       "%s: %s is for models of `inputs`; this one reads tokens (vocab_size %zu)",
-                       m->name, o.input_size ? "input_size" : "output_size", m->vocabulary);
+    if (m->vocabulary && o.input_size)
+        return em_fail(
+            EMBER_E_CONFIG,
+            "%s: input_size is for models of `inputs`; this one reads tokens (vocab_size %zu)",
+            m->name, m->vocabulary);
+    if (m->language_model && o.output_size)
+        return em_fail(
+            EMBER_E_CONFIG,
+            "%s: output_size is not for language models, whose outputs are logits of %zu "
+            "tokens; see language_model",
+            m->name, m->vocabulary);
     if (m->frozen_row >= (ptrdiff_t)(m->vocabulary ? m->vocabulary : 1))
         return em_fail(EMBER_E_CONFIG, "%s: frozen_row %td is outside the vocabulary of %zu",
                        m->name, m->frozen_row, m->vocabulary);
@@ -202,7 +216,7 @@ static ember_status build_layers(struct em_model *m)
     b.max_parameters = (size_t)1 << 42;
     b.allow_not_causal = !o.causal;
     if (m->vocabulary) {
-        m->output_size = m->vocabulary;
+        if (m->language_model) m->output_size = m->vocabulary;
         EM_TRY(ember_param(&b, &m->embedding, "embedding.weight", EMBER_INIT_NORMAL,
                            EMBER_ROLE_EMBEDDING, (size_t[]){m->vocabulary, m->width}, 2));
     } else if (o.input_size) {
@@ -219,18 +233,20 @@ static ember_status build_layers(struct em_model *m)
     b.output = 0;
     b.where = m->name;
     m->width = b.width; // blocks of images change it
-    if (!m->vocabulary && !o.output_size) m->output_size = m->width;
+    if (!m->language_model && !o.output_size) m->output_size = m->width;
     const char *norm = em_arena_printf(&m->arena, "%s: final_norm", m->name);
     if (!norm) return EMBER_E_NOMEM;
     EM_TRY(em_build_at(&b, "final_norm", norm, EMBER_NORM, o.final_norm, &m->final_norm));
-    if (m->vocabulary && o.tie_word_embeddings)
+    // transformers' name for what its models of labels have in place of the logits' matrix.
+    const bool score = m->vocabulary && !m->language_model;
+    if (m->language_model && o.tie_word_embeddings)
         m->head = m->embedding;
-    else if (m->vocabulary || (o.output_size && o.output_matrix))
-        EM_TRY(ember_param(&b, &m->head, "head.weight", EMBER_INIT_NORMAL, EMBER_ROLE_HEAD,
-                           (size_t[]){m->output_size, m->width}, 2));
+    else if (m->language_model || (o.output_size && o.output_matrix))
+        EM_TRY(ember_param(&b, &m->head, score ? "score.weight" : "head.weight", EMBER_INIT_NORMAL,
+                           EMBER_ROLE_HEAD, (size_t[]){m->output_size, m->width}, 2));
     if (o.head_bias && m->head && m->head != m->embedding)
-        EM_TRY(ember_param(&b, &m->head_bias, "head.bias", EMBER_INIT_ZEROS, EMBER_ROLE_HEAD,
-                           &m->output_size, 1));
+        EM_TRY(ember_param(&b, &m->head_bias, score ? "score.bias" : "head.bias", EMBER_INIT_ZEROS,
+                           EMBER_ROLE_HEAD, &m->output_size, 1));
     else if (o.head_bias)
         return em_fail(EMBER_E_CONFIG, "%s: head_bias needs an output matrix of its own", m->name);
     for (size_t i = 0; i < m->params.count; i++)
@@ -310,6 +326,14 @@ void em_model_close(struct em_model *m)
     json_decref(m->config);
     em_arena_deinit(&m->arena);
     em_free(m);
+}
+
+ember_status em_model_need_language(const struct em_model *m)
+{
+    if (m->language_model) return EMBER_OK;
+    return em_fail(EMBER_E_UNSUPPORTED, "%s: %s", m->name,
+                   m->vocabulary ? "the model's outputs are not logits of the next token"
+                                 : "the model reads vectors, not tokens");
 }
 
 void em_model_count(const struct em_model *m, size_t *total, size_t *active)

@@ -1,6 +1,8 @@
 // HyenaDNA: Hyena and an MLP in every block, over single nucleotides. Nguyen et al. 2023,
 // arXiv:2306.15794. Names are those of the published Hugging Face folders; the first releases'
 // lack the "hyena." in front.
+#include <string.h>
+
 #include <ember/ops.h>
 
 #include "models/family.h"
@@ -117,6 +119,8 @@ static const char *const keys[] = {"architectures",
                                    "hyena_dropout",
                                    "hyena_filter_dropout",
                                    "filter_shift",
+                                   "num_labels",
+                                   "pooling_mode",
                                    NULL};
 
 static void set_size(struct em_reader *r, json_t *object, const char *key, size_t value)
@@ -163,10 +167,45 @@ static json_t *block_of(struct em_reader *r, size_t width, size_t layers, double
     return block;
 }
 
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t n = strlen(text), e = strlen(end);
+    return n >= e && strcmp(text + n - e, end) == 0;
+}
+
+// The published classes: a language model; one that gives a sequence labels (or, with one label, a
+// number); and the blocks alone, whose rows are embeddings. The original's decoder pools in four
+// ways, that of the published folders takes the last token.
+static void set_outputs(struct em_reader *r, const struct em_weights *weights, json_t *form)
+{
+    static const char *const modes[][2] = {
+        {"last", "last"}, {"first", "first"}, {"pool", "mean"}, {"sum", "sum"}};
+    const char *class =
+        json_string_value(json_array_get(json_object_get(r->config, "architectures"), 0));
+    const bool labels = class && ends_with(class, "ForSequenceClassification"),
+               rows = class && strcmp(class, "HyenaDNAModel") == 0;
+    const char *pool = NULL, *mode = em_read_string(r, "pooling_mode", labels ? "last" : NULL);
+    if (!labels && !rows) return;
+    for (size_t i = 0; mode && i < sizeof modes / sizeof *modes; i++)
+        if (strcmp(mode, modes[i][0]) == 0) pool = modes[i][1];
+    if (mode && !pool && r->status == EMBER_OK)
+        r->status = em_fail(EMBER_E_CONFIG,
+                            "%s: pooling_mode has to be last, first, pool (the mean) or sum, not "
+                            "\"%.40s\"",
+                            r->where, mode);
+    em_form_set(r, form, "language_model", json_false());
+    em_form_set(r, form, "tie_word_embeddings", json_false());
+    if (pool) em_form_set(r, form, "pool", json_string(pool));
+    if (!labels) return;
+    const size_t named = json_object_size(json_object_get(r->config, "id2label"));
+    set_size(r, form, "output_size", em_read_size(r, "num_labels", named ? named : 2, 1, 1 << 20));
+    const bool bias = weights && em_weights_find(weights, "score.bias");
+    em_form_set(r, form, "head_bias", json_boolean(bias));
+}
+
 static ember_status translate(const json_t *config, const char *where,
                               const struct em_weights *weights, json_t **form)
 {
-    (void)weights;
     struct em_reader r = {config, where, EMBER_OK};
     const size_t width = em_read_size(&r, "d_model", 256, 1, 1u << 18),
                  layers = em_read_size(&r, "n_layer", 12, 1, 4096),
@@ -176,6 +215,7 @@ static ember_status translate(const json_t *config, const char *where,
     const bool tied = em_read_bool(&r, "tie_word_embeddings", true);
     json_t *result =
         em_form_new(&r, width, (tokens + multiple - 1) / multiple * multiple, tied, eps, -1);
+    set_outputs(&r, weights, result);
     set_size(&r, result, "max_position_embeddings",
              em_read_size(&r, "max_seq_len", 1024, 1, 1u << 23));
     em_form_set(&r, result, "final_norm", norm_of(eps));

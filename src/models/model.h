@@ -30,9 +30,10 @@ struct em_model {
     size_t vocabulary;  // V; 0: the model reads `inputs`
     size_t width;       // D
     size_t input_size;  // of `inputs` models
-    size_t output_size; // rows of the output matrix
+    size_t output_size; // columns of the outputs
     size_t context;     // longest sequence that the config speaks of; 0: none
     float init_range;
+    bool language_model;  // outputs are logits of the next token
     bool causal;          // a token's output does not depend on later ones
     bool pooled;          // one output for each sequence,
     ember_pool pool;      // of its rows
@@ -93,6 +94,9 @@ ember_status em_model_save_weights(const struct em_model *m, const char *path,
 // once.
 void em_model_count(const struct em_model *m, size_t *total, size_t *active);
 
+// Fails where outputs are not the next token's logits.
+ember_status em_model_need_language(const struct em_model *m) EMBER_CHECKED;
+
 // Gives every parameter that is not frozen a gradient over `memory` (n_values floats, in the
 // parameters' order). NULL: gradients without data, for a dry run.
 ember_status em_model_attach_gradients(struct em_model *m, float *memory) EMBER_CHECKED;
@@ -102,6 +106,7 @@ enum em_head {
     EM_HEAD_ALL,    // logits (or outputs) of every token [T, V]
     EM_HEAD_LAST,   // of each sequence's last token [S, V]
     EM_HEAD_VALUES, // the loss [1]: squared errors from the run's values, and their means [T]
+    EM_HEAD_SEQUENCE_VALUES, // the same of one output a sequence, pooled or at its last place [S]
     EM_HEAD_LABELS, // of one output a sequence, pooled or at its last place: the loss [1], the
                     // cross-entropy [S] with the target of that place, and whether that is right
     EM_HEAD_PLACES, // of every place with a target: the loss [1], the cross-entropy [T], right [T]

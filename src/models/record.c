@@ -19,7 +19,7 @@ static ember_status record_head(const struct em_model *m, ember_flow *flow, enum
         if (!m->pooled) EM_TRY(ember_last_rows(flow, x, &x));
         break;
     case EM_HEAD_LOSS:
-        if (m->vocabulary)
+        if (m->language_model)
             return ember_cross_entropy(flow, x, m->head, m->head_bias, &out->loss, &out->nll);
         break;
     case EM_HEAD_PLACES:
@@ -30,11 +30,15 @@ static ember_status record_head(const struct em_model *m, ember_flow *flow, enum
         if (head == EM_HEAD_LABELS && !m->pooled) EM_TRY(ember_last_rows(flow, x, &x));
         return ember_cross_entropy_right(flow, x, m->head, m->head_bias, &out->loss, &out->nll,
                                          &out->right);
+    case EM_HEAD_SEQUENCE_VALUES:
+        if (!m->pooled) EM_TRY(ember_last_rows(flow, x, &x));
+        break;
     case EM_HEAD_VALUES:
     case EM_HEAD_ALL: break;
     }
     if (m->head) EM_TRY(ember_linear(flow, x, m->head, m->head_bias, NULL, &x));
-    if (head == EM_HEAD_VALUES) return ember_squared_error(flow, x, &out->loss, &out->nll);
+    if (head == EM_HEAD_VALUES || head == EM_HEAD_SEQUENCE_VALUES)
+        return ember_squared_error(flow, x, &out->loss, &out->nll);
     if (head == EM_HEAD_LOSS) return ember_mean_square(flow, x, &out->loss);
     out->logits = x;
     return EMBER_OK;

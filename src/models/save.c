@@ -21,7 +21,7 @@ ember_status em_model_save_config(const struct em_model *m, const char *folder,
     if (!config || !path) status = em_fail(EMBER_E_NOMEM, "%s: out of memory", folder);
     if (status == EMBER_OK && m->family->complete) status = m->family->complete(config, m->form);
     if (status == EMBER_OK) status = em_model_record_plugins(m, config);
-    if (status == EMBER_OK && m->family->architecture)
+    if (status == EMBER_OK && m->family->architecture && m->language_model)
         status =
             json_object_set_new(config, "architectures", json_pack("[s]", m->family->architecture))
                 ? EMBER_E_NOMEM

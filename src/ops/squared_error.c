@@ -1,4 +1,4 @@
-// Squared errors against the run's values: error [T] = the mean over a row of (x - value)^2, loss
+// Squared errors against the run's values, which are as many rows: error [T] = the mean over a row of (x - value)^2, loss
 // [1] = loss_scale * their sum. dx = loss_scale * 2 (x - value) / width.
 #include "kernels/kernels.h"
 #include "ops/program_priv.h"
@@ -11,6 +11,9 @@ static ember_status shape(struct em_call *c)
     EM_TRY(em_check_f32(c, c->in[0], "x", 0));
     if (c->in[0]->ndim != 2 || !c->in[0]->dim[1])
         return em_fail(EMBER_E_SHAPE, "squared_error: x has to be [T, M]");
+    size_t each;
+    if (!em_has_sequence_rows(c->in[0], &each))
+        return em_fail(EMBER_E_SHAPE, "squared_error: x has to have rows of tokens or sequences");
     EM_TRY(em_out(c, LOSS, EMBER_F32, (size_t[]){1}, 1));
     return em_out_rows(c, ERROR, EMBER_F32, c->in[0], 1, NULL, 0);
 }
@@ -73,7 +76,6 @@ const struct em_op em_op_squared_error = {
 ember_status ember_squared_error(ember_flow *flow, ember_tensor *x, ember_tensor **loss,
                                  ember_tensor **error)
 {
-    EM_TRY(em_check_token_rows(flow, "squared_error", x));
     struct em_call *c = em_call_new(flow, &em_op_squared_error, 1);
     if (!c) return EMBER_E_NOMEM;
     c->in[0] = x;

@@ -84,8 +84,14 @@ static ember_status open_tensors(const struct em_recipe *recipe, const struct em
     if (recipe->train.seq_start)
         return em_fail(EMBER_E_CONFIG, "%s: train.seq_start is for tokens", recipe->name);
     const struct em_tensor_columns columns = {model->vocabulary, model->input_size,
-                                              model->output_size};
+                                              model->output_size, model->language_model};
     EM_TRY(em_tensors_open(recipe->data.tensors, &columns, &b->tensors));
+    if (model->pooled && em_tensors_of_places(&b->tensors))
+        return em_fail(EMBER_E_CONFIG,
+                       "%s: %s of %s are those of places, and the model makes one output of a "
+                       "sequence",
+                       recipe->name, b->tensors.labels ? "labels" : "targets",
+                       recipe->data.tensors);
     b->batch = b->tensors.batch;
     b->seq = b->tensors.seq;
     b->slices = b->tensors.slices;
@@ -98,7 +104,7 @@ static ember_status open_tensors(const struct em_recipe *recipe, const struct em
     if (!*recipe->data.tensors_held_out) return EMBER_OK;
     EM_TRY(em_tensors_open(recipe->data.tensors_held_out, &columns, &b->held_out));
     if (!b->held_out.labels != !b->tensors.labels || b->held_out.seq > b->seq ||
-        em_tensors_label_places(&b->held_out) != em_tensors_label_places(&b->tensors))
+        em_tensors_of_places(&b->held_out) != em_tensors_of_places(&b->tensors))
         return em_fail(EMBER_E_CONFIG, "%s: %s has to have %s as %s has, of at most %zu places",
                        recipe->name, recipe->data.tensors_held_out,
                        b->tensors.labels ? "labels" : "targets", recipe->data.tensors, b->seq);

@@ -43,7 +43,7 @@ static const char *amount(double v, char text[32])
 
 static bool is_known_to_transformers(const struct em_training *t)
 {
-    return t->model->family->architecture != NULL;
+    return t->model->family->architecture && t->model->language_model;
 }
 
 // ---- the head ----
@@ -53,7 +53,7 @@ static ember_status put_front_matter(const struct em_training *t, struct em_buf 
     return em_buf_printf(b,
                          "---\n"
                          "library_name: %s\n"
-                         "pipeline_tag: text-generation\n"
+                         "%s"
                          "tags:\n- ember\n- %s\n"
                          "# For you to say before you publish this: license (the data's terms may "
                          "bind the model), language, datasets.\n"
@@ -62,6 +62,7 @@ static ember_status put_front_matter(const struct em_training *t, struct em_buf 
                          "# datasets: \n"
                          "---\n\n",
                          is_known_to_transformers(t) ? "transformers" : "ember",
+                         t->model->language_model ? "pipeline_tag: text-generation\n" : "",
                          t->model->family->name);
 }
 
@@ -72,14 +73,16 @@ static ember_status put_summary(const struct em_training *t, struct em_buf *b)
     EM_TRY(put_cell(b, em_path_base(t->run.dir)));
     EM_TRY(em_buf_printf(
         b,
-        "\n\nA language model of the family `%s` with %s parameters, %s of them active for a "
+        "\n\nA %smodel of the family `%s` with %s parameters, %s of them active for a "
         "token, trained on %s tokens from %s with Ember " EMBER_VERSION
         ". %s`report.html` has its curves.\n\n",
-        t->model->family->name, amount((double)t->forecast.parameters, total),
-        amount((double)t->forecast.active, active), amount((double)t->progress.tokens, tokens),
+        t->model->language_model ? "language " : "", t->model->family->name,
+        amount((double)t->forecast.parameters, total), amount((double)t->forecast.active, active),
+        amount((double)t->progress.tokens, tokens),
         t->recipe.model_folder ? "the weights of another model" : "random weights",
-        t->recipe.model_folder ? ""
-                               : "It continues text; it was not taught to follow instructions. "));
+        t->recipe.model_folder || !t->model->language_model
+            ? ""
+            : "It continues text; it was not taught to follow instructions. "));
     return EMBER_OK;
 }
 
@@ -87,6 +90,11 @@ static ember_status put_use(const struct em_training *t, struct em_buf *b)
 {
     EM_TRY(
         em_buf_puts(b, "## Use\n\nThis folder is the model: `config.json`, `model.safetensors`"));
+    if (!t->model->language_model)
+        return em_buf_puts(b, ". `best/` holds the weights that were best on held-out data. "
+                              "`training/` and `logs/` are for going on and need not be "
+                              "published.\n\n```sh\nember forward . --in IN.safetensors --out "
+                              "OUT.safetensors\n```\n\n");
     EM_TRY(em_buf_puts(b, t->tokenizer.tokenizer
                               ? ", the tokenizer's files and `generation_config.json`. "
                               : " and `generation_config.json`; it has no tokenizer. "));
@@ -176,7 +184,7 @@ static ember_status put_data_tables(const struct em_training *t, const json_t *l
         }
     } else {
         EM_TRY(em_buf_printf(b, "%s from a file: %llu batches of %zu x %zu.\n",
-                             t->batches.tensors.file ? "Vectors" : "Token ids",
+                             t->model->vocabulary ? "Token ids" : "Vectors",
                              (unsigned long long)t->batches.slices, t->batches.batch,
                              t->batches.seq));
     }

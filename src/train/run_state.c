@@ -248,7 +248,7 @@ static ember_status write_companions(const struct em_training *t, const char *fo
         EM_TRY(em_tokenizer_save(t->tokenizer.tokenizer, folder));
     enum em_path_kind generation;
     EM_TRY(em_path_probe_in(folder, "generation_config.json", &generation));
-    return generation ? EMBER_OK : write_generation_config(t, folder);
+    return generation || !t->model->language_model ? EMBER_OK : write_generation_config(t, folder);
 }
 
 ember_status em_run_begin_folder(struct em_training *t)

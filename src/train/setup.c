@@ -65,11 +65,10 @@ static ember_status open_model(struct em_training *t)
         EM_TRY(em_model_open(folder, &t->model));
     else
         EM_TRY(new_model(t));
-    if (!t->model->vocabulary && !*t->recipe.data.tensors)
-        return em_fail(
-            EMBER_E_UNSUPPORTED,
-            "%s: the model reads `inputs` instead of tokens; the recipe's data are tokens",
-            t->model->name);
+    if (!*t->recipe.data.tensors) {
+        const ember_status status = em_model_need_language(t->model);
+        if (status != EMBER_OK) return em_fail_in(status, "the recipe's data are tokens");
+    }
     if (t->tokenizer.tokenizer && em_tokenizer_size(t->tokenizer.tokenizer) > t->model->vocabulary)
         return em_fail(
             EMBER_E_CONFIG, "%s: the tokenizer has %zu tokens, the model's vocabulary only %zu",
@@ -139,8 +138,9 @@ static ember_status check_same_data(struct em_training *t)
 static enum em_head head_of(const struct em_training *t)
 {
     if (!t->batches.tensors.file) return EM_HEAD_LOSS;
-    if (em_tensors_label_places(&t->batches.tensors)) return EM_HEAD_PLACES;
-    return t->batches.tensors.labels ? EM_HEAD_LABELS : EM_HEAD_VALUES;
+    const bool places = em_tensors_of_places(&t->batches.tensors);
+    if (t->batches.tensors.labels) return places ? EM_HEAD_PLACES : EM_HEAD_LABELS;
+    return places ? EM_HEAD_VALUES : EM_HEAD_SEQUENCE_VALUES;
 }
 
 ember_status em_training_setup(struct em_training *t)

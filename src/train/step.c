@@ -30,7 +30,7 @@ ember_status em_stepper_open(struct em_model *model, struct em_trainable *traina
     if (!o->head) s.options.head = EM_HEAD_LOSS;
     const size_t rows = (o->batch + o->accumulate - 1) / o->accumulate; // of a part, at most
     size_t tokens;
-    if (model->vocabulary && !model->causal)
+    if (model->language_model && !model->causal && s.options.head == EM_HEAD_LOSS)
         return em_fail(EMBER_E_UNSUPPORTED,
                        "%s: the model looks at later tokens, so it cannot learn to say the next",
                        model->name);
@@ -87,15 +87,16 @@ void em_stepper_close(struct em_stepper *s)
     *s = (struct em_stepper){0};
 }
 
-// Adds up in the order of places, in double. A label has a row for its whole sequence.
+// Adds up in the order of places, in double. What is learnt of a sequence has a row.
 static struct em_scored score(const struct em_stepper *s, const ember_batch *b)
 {
     const struct em_model_outputs *out = &s->outputs;
-    const bool labels = s->options.head == EM_HEAD_LABELS;
-    const size_t rows = labels ? b->n_sequences : b->n_tokens;
+    const bool sequences =
+        s->options.head == EM_HEAD_LABELS || s->options.head == EM_HEAD_SEQUENCE_VALUES;
+    const size_t rows = sequences ? b->n_sequences : b->n_tokens;
     struct em_scored sum = {0};
     for (size_t r = 0; r < rows; r++) {
-        const int32_t target = b->targets[labels ? b->offset[r + 1] - 1 : r];
+        const int32_t target = b->targets[sequences ? b->offset[r + 1] - 1 : r];
         if (target < 0) continue;
         sum.loss += (double)em_f32(out->nll)[r];
         sum.places++;

@@ -253,7 +253,7 @@ static void matrices_for_inputs_are_refused_beside_tokens(void **state)
         "[{\"type\": \"pre_norm\", \"sequence\": \"short_conv\"}]}",
     };
     static const char *const messages[] = {"c.json: input_size is for models of `inputs`",
-                                           "c.json: output_size is for models of `inputs`",
+                                           "c.json: output_size is not for language models",
                                            "c.json: frozen_row has to be an integer, not 1.5"};
     CHECK_OK(ember_start());
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {

@@ -189,6 +189,47 @@ static void refused(const char *rest, const char *message)
     CHECK_FAILS(create(rest, &m), EMBER_E_CONFIG, message);
 }
 
+#define LABELS "\"architectures\": [\"HyenaDNAForSequenceClassification\"]"
+#define ROWS "\"architectures\": [\"HyenaDNAModel\"]"
+
+// What the published classes make: outputs in columns, of which rows, with which matrix.
+static void the_class_says_what_it_makes(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *rest;
+        size_t columns;
+        bool pooled;
+        ember_pool pool;
+        const char *matrix;
+    } cases[] = {
+        {LABELS, 2, true, EMBER_POOL_LAST, "score.weight"},
+        {LABELS ", \"id2label\": {\"0\": \"a\", \"1\": \"b\", \"2\": \"c\"}", 3, true,
+         EMBER_POOL_LAST, "score.weight"},
+        {LABELS ", \"num_labels\": 1, \"pooling_mode\": \"pool\"", 1, true, EMBER_POOL_MEAN,
+         "score.weight"},
+        {LABELS ", \"num_labels\": 5, \"pooling_mode\": \"sum\"", 5, true, EMBER_POOL_SUM,
+         "score.weight"},
+        {ROWS, 256, false, EMBER_POOL_MEAN, NULL},
+        {ROWS ", \"pooling_mode\": \"first\"", 256, true, EMBER_POOL_FIRST, NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct em_model *m;
+        CHECK_OK(create(cases[i].rest, &m));
+        assert_false(m->language_model);
+        assert_int_equal(m->output_size, cases[i].columns);
+        assert_int_equal(m->pooled, cases[i].pooled);
+        if (m->pooled) assert_int_equal(m->pool, cases[i].pool);
+        const char *last = m->file_tensor[m->n_file_tensors - 1].name;
+        if (cases[i].matrix)
+            assert_string_equal(last, cases[i].matrix);
+        else
+            assert_null(m->head);
+        assert_null(m->head_bias);
+        em_model_close(m);
+    }
+}
+
 static void what_it_cannot_be_is_refused(void **state)
 {
     (void)state;
@@ -197,14 +238,17 @@ static void what_it_cannot_be_is_refused(void **state)
     refused("\"hyena_order\": 6", "hyena_order: expected an integer from 2 to 5, found 6");
     refused("\"emb_dim\": 4", "emb_dim: 4 is not odd");
     refused("\"max_seq_len\": 0", "max_seq_len: expected");
+    refused(LABELS ", \"pooling_mode\": \"mean\"", "has to be last, first, pool (the mean) or sum");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(published_sizes), cmocka_unit_test(a_new_model_starts_as_the_original),
+        cmocka_unit_test(published_sizes),
+        cmocka_unit_test(a_new_model_starts_as_the_original),
         cmocka_unit_test(the_frequency_is_read_from_any_of_its_names),
         cmocka_unit_test(the_largest_filter_has_names),
+        cmocka_unit_test(the_class_says_what_it_makes),
         cmocka_unit_test(what_it_cannot_be_is_refused)};
     if (ember_start() != EMBER_OK) return 1;
     return cmocka_run_group_tests_name("models/hyenadna", tests, NULL, NULL);
