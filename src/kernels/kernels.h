@@ -11,6 +11,7 @@
 #include "kernels/adamw.h"
 #include "kernels/attention.h"
 #include "kernels/fft.h"
+#include "kernels/rmsprop.h"
 #include "kernels/scan.h"
 
 #include "kernels/recurrent.h"

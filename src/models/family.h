@@ -31,6 +31,9 @@ struct em_family {
     // Tensors that share memory in the original: a copy's pattern ('@' is any number), and the name
     // that stands for them. Ends with NULL; NULL: none.
     const struct em_name *copies;
+    // The number of the i-th copy that the original's files hold in a block, beside what stands for
+    // them; 0: no more. NULL: written folders hold none.
+    size_t (*copy_number)(const json_t *form, size_t block, size_t i);
     const char *const
         *keys; // known keys of config.json; others are noted. NULL: the family checks itself
     // The model as a free block list (see docs/configs.md). `where` is the config's name, `weights`

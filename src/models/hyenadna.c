@@ -77,6 +77,16 @@ static const struct em_name copies[] = {
     {0},
 };
 
+// A filter has a sine behind each linear layer but the last, at 1, 3, 5, ...; the first is no copy.
+// A frequency that is not trained is no parameter there, so that its files have none.
+static size_t copy_number(const json_t *form, size_t block, size_t i)
+{
+    const json_t *hyena =
+        json_object_get(json_array_get(json_object_get(form, "blocks"), block), "sequence");
+    const size_t inner = (size_t)json_integer_value(json_object_get(hyena, "inner_layers"));
+    return i < inner && json_is_true(json_object_get(hyena, "train_frequency")) ? 2 * i + 3 : 0;
+}
+
 enum { MOST_INNER = EMBER_FILTER_HIDDEN - 1, MOST_ORDER = 5 };
 
 static const char *const keys[] = {"architectures",
@@ -239,6 +249,7 @@ const struct em_family em_family_hyenadna = {
     .names = names,
     .prefix = "hyena.",
     .copies = copies,
+    .copy_number = copy_number,
     .keys = keys,
     .translate = translate,
 };

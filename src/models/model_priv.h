@@ -15,6 +15,10 @@ ember_status em_model_name_tensors(struct em_model *m,
 // NULL: it is none.
 const char *em_model_copied_name(const struct em_model *m, const char *name, char *text,
                                  size_t size);
+// The name of the i-th copy of a tensor that this model's files hold, in the arena; NULL: there is
+// none. EMBER_E_NOMEM through *status.
+const char *em_model_copy_of(struct em_arena *arena, const struct em_model *m, const char *name,
+                             size_t i, ember_status *status);
 const ember_option *em_form_options(void);
 
 // Fails with EMBER_E_CONFIG when a config's record names a plug-in that is not loaded; another

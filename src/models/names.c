@@ -71,6 +71,21 @@ const char *em_model_copied_name(const struct em_model *m, const char *name, cha
     return NULL;
 }
 
+const char *em_model_copy_of(struct em_arena *arena, const struct em_model *m, const char *name,
+                             size_t i, ember_status *status)
+{
+    for (const struct em_name *c = m->family->copies; c && c->ours && m->family->copy_number; c++) {
+        size_t block = 0, unused = 0;
+        if (!matches(in_files(m, c->theirs), name, &block, &unused)) continue;
+        const size_t number = m->family->copy_number(m->form, block, i);
+        if (!number) return NULL;
+        const char *copy = fill(arena, in_files(m, c->ours), block, number);
+        if (!copy) *status = EMBER_E_NOMEM;
+        return copy;
+    }
+    return NULL;
+}
+
 static const char *name_of(struct em_model *m, const struct em_weights *weights,
                            const struct em_param *p, size_t expert, int *shape)
 {

@@ -42,12 +42,13 @@ ember_status em_model_save_config(const struct em_model *m, const char *folder,
 struct source {
     const struct em_model *model;
     const struct em_st_output *output;
+    const struct em_file_tensor **of; // [outputs]: whose values they are
 };
 
 static ember_status write_part(void *context, size_t index, size_t offset, void *to, size_t bytes)
 {
     const struct source *s = context;
-    const struct em_file_tensor *f = &s->model->file_tensor[index];
+    const struct em_file_tensor *f = s->of[index];
     const enum em_st_dtype dtype = s->output[index].dtype;
     const size_t size = em_st_dtype_bits(dtype) / 8;
     const float *from = em_f32(&f->param->tensor) + f->offset + offset / size;
@@ -63,24 +64,55 @@ static ember_status write_part(void *context, size_t index, size_t offset, void 
     return EMBER_OK;
 }
 
+// The outputs, counted, or put into `to` where it is there: every tensor, and behind it its copies.
+static ember_status list_outputs(const struct em_model *m, enum em_st_dtype dtype,
+                                 struct em_arena *names, struct em_st_output *to,
+                                 const struct em_file_tensor **of, size_t *count)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < m->n_file_tensors; i++) {
+        const struct em_file_tensor *f = &m->file_tensor[i];
+        const char *name = f->name;
+        for (size_t copy = 0; name; copy++, n++) {
+            ember_status status = EMBER_OK;
+            if (to) {
+                of[n] = f;
+                to[n] = (struct em_st_output){
+                    .name = name,
+                    .shape = f->dim,
+                    .rank = f->ndim,
+                    .dtype = f->param->init == EMBER_INIT_BUFFER ? EM_ST_F32 : dtype};
+            }
+            name = em_model_copy_of(names, m, f->name, copy, &status);
+            EM_TRY(status);
+        }
+    }
+    *count = n;
+    return EMBER_OK;
+}
+
 ember_status em_model_save_weights(const struct em_model *m, const char *path,
                                    enum em_st_dtype dtype)
 {
-    struct em_st_output *output =
-        em_calloc(m->n_file_tensors ? m->n_file_tensors : 1, sizeof *output);
-    if (!output) return EMBER_E_NOMEM;
-    for (size_t i = 0; i < m->n_file_tensors; i++) {
-        const struct em_file_tensor *f = &m->file_tensor[i];
-        output[i] = (struct em_st_output){.name = f->name, .shape = f->dim, .rank = f->ndim};
-        output[i].dtype = f->param->init == EMBER_INIT_BUFFER ? EM_ST_F32 : dtype;
+    struct em_arena names = {0};
+    struct em_st_output *output = NULL;
+    const struct em_file_tensor **of = NULL;
+    size_t count = 0;
+    ember_status status = list_outputs(m, dtype, &names, NULL, NULL, &count);
+    if (status == EMBER_OK) {
+        output = em_calloc(count ? count : 1, sizeof *output);
+        of = em_calloc(count ? count : 1, sizeof(struct em_file_tensor *));
+        status = output && of ? list_outputs(m, dtype, &names, output, of, &count) : EMBER_E_NOMEM;
     }
-    struct source source = {m, output};
-    const ember_status status =
-        em_safetensors_write(path, &(struct em_st_write){.tensors = output,
-                                                         .count = m->n_file_tensors,
-                                                         .source = write_part,
-                                                         .context = &source,
-                                                         .hashes = true});
+    struct source source = {m, output, of};
+    if (status == EMBER_OK)
+        status = em_safetensors_write(path, &(struct em_st_write){.tensors = output,
+                                                                  .count = count,
+                                                                  .source = write_part,
+                                                                  .context = &source,
+                                                                  .hashes = true});
+    em_free(of);
     em_free(output);
+    em_arena_deinit(&names);
     return status;
 }

@@ -29,7 +29,8 @@ struct subject {
     struct em_pool *pool;
 };
 
-static void open_subject(struct subject *s, unsigned threads)
+static void open_subject_of(struct subject *s, unsigned threads, const char *optimizer,
+                            const void *options)
 {
     json_t *config = json_loads(config_text, 0, NULL);
     CHECK_OK(em_pool_create(threads, &s->pool));
@@ -37,8 +38,13 @@ static void open_subject(struct subject *s, unsigned threads)
     json_decref(config);
     CHECK_OK(em_model_allocate(s->model));
     em_model_init(s->model, 7);
-    const struct em_component *c = em_registry_find(EMBER_OPTIMIZER, "adamw");
-    CHECK_OK(em_trainable_open(s->model, c->impl, &adamw, s->pool, &s->trainable));
+    const struct em_component *c = em_registry_find(EMBER_OPTIMIZER, optimizer);
+    CHECK_OK(em_trainable_open(s->model, c->impl, options, s->pool, &s->trainable));
+}
+
+static void open_subject(struct subject *s, unsigned threads)
+{
+    open_subject_of(s, threads, "adamw", &adamw);
 }
 
 static void close_subject(struct subject *s)
@@ -88,6 +94,48 @@ static void adamw_is_what_its_paper_says(void **state)
     }
     em_free(p);
     em_free(m);
+    em_free(v);
+    close_subject(&s);
+}
+
+struct rmsprop {
+    double weight_decay, rho, eps;
+};
+
+// torch.optim.RMSprop's defaults: no momentum, not centred.
+static void rmsprop_divides_by_the_root_of_the_mean_square(void **state)
+{
+    (void)state;
+    static const struct rmsprop o = {0.3, 0.9, 1e-7};
+    struct subject s;
+    open_subject_of(&s, 2, "rmsprop", &o);
+    const size_t n = s.model->n_values;
+    double *p = em_calloc(n, sizeof *p), *v = em_calloc(n, sizeof *v);
+    size_t at = 0;
+    for (size_t i = 0; i < s.model->params.count; i++) {
+        const ember_tensor *t = &s.model->params.param[i]->tensor;
+        for (size_t j = 0; j < ember_tensor_count(t); j++)
+            p[at++] = (double)em_f32(t)[j];
+    }
+    for (unsigned step = 1; step <= 3; step++) {
+        const struct em_update_step update = {step, 0.01 / step, 0.25};
+        fill_random(s.trainable.gradients, n, step);
+        assert_null(em_trainable_update(&s.trainable, &update, false));
+        at = 0;
+        for (size_t i = 0; i < s.model->params.count; i++) {
+            const struct em_param *param = s.model->params.param[i];
+            for (size_t j = 0; j < ember_tensor_count(&param->tensor); j++, at++) {
+                const double g = 0.25 * (double)s.trainable.gradients[at];
+                v[at] = o.rho * v[at] + (1 - o.rho) * g * g;
+                const double decay = param->decay ? o.weight_decay : 0;
+                if (!param->frozen)
+                    p[at] -= update.lr * (g / (sqrt(v[at]) + o.eps) + decay * p[at]);
+                CHECK_NEAR(em_f32(&param->tensor)[j], p[at], 2e-6, "%s[%zu], step %u",
+                           param->tensor.name, j, step);
+            }
+        }
+    }
+    em_free(p);
     em_free(v);
     close_subject(&s);
 }
@@ -189,6 +237,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(adamw_is_what_its_paper_says),
+        cmocka_unit_test(rmsprop_divides_by_the_root_of_the_mean_square),
         cmocka_unit_test(only_matrices_decay),
         cmocka_unit_test(the_norm_is_the_same_at_any_number_of_threads),
         cmocka_unit_test(what_is_not_finite_is_found),

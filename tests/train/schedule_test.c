@@ -24,7 +24,7 @@ static double rate(const char *name, const char *options, double peak, uint64_t 
 static void warm_up_is_a_line_that_ends_at_the_peak(void **state)
 {
     (void)state;
-    static const char *const names[] = {"constant", "cosine", "wsd"};
+    static const char *const names[] = {"constant", "cosine", "exponential", "wsd"};
     for (size_t i = 0; i < 3; i++) {
         for (uint64_t s = 0; s < 20; s++)
             CHECK_NEAR(rate(names[i], "{}", 3e-3, s, 200, 20), 3e-3 * (double)(s + 1) / 20, 1e-15,
@@ -38,6 +38,14 @@ static void constant_stays(void **state)
     (void)state;
     for (uint64_t s = 0; s < 100; s += 9)
         CHECK_NEAR(rate("constant", "{}", 0.5, s, 100, 0), 0.5, 0, "step %d", (int)s);
+}
+
+static void exponential_falls_by_the_same_factor(void **state)
+{
+    (void)state;
+    CHECK_NEAR(rate("exponential", "{}", 1, 60, 100, 20), 0.1, 1e-15, "half way");
+    CHECK_NEAR(rate("exponential", "{\"final\": 0.0001}", 2, 40, 100, 20), 0.2, 1e-15, "a quarter");
+    CHECK_NEAR(rate("exponential", "{}", 1, 100, 100, 20), 0.01, 1e-15, "at the end");
 }
 
 static void cosine_falls_to_its_floor(void **state)
@@ -74,6 +82,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(warm_up_is_a_line_that_ends_at_the_peak),
         cmocka_unit_test(constant_stays),
+        cmocka_unit_test(exponential_falls_by_the_same_factor),
         cmocka_unit_test(cosine_falls_to_its_floor),
         cmocka_unit_test(wsd_is_flat_and_then_falls),
     };
