@@ -16,36 +16,43 @@ static uint64_t on_disk(uint64_t bytes)
     return (bytes + BLOCK - 1) / BLOCK * BLOCK;
 }
 
-// Of a file or a folder's files; 0 where there is nothing.
-static uint64_t tree_bytes(const char *path, int depth)
+static ember_status add_inner(const char *folder, const char *name, int depth, uint64_t *sum);
+
+// Adds a file's bytes or those of a folder's files; nothing where there is nothing. What cannot be
+// listed counts as empty, but a lack of memory is no measure of a disk.
+static ember_status add_tree(const char *path, int depth, uint64_t *sum)
 {
     struct stat s;
-    char **names;
-    size_t count;
-    if (em_io()->stat(path, &s) != 0) return 0;
-    if (!S_ISDIR(s.st_mode)) return on_disk((uint64_t)s.st_size);
-    if (depth == DEEPEST || em_list_directory(path, &names, &count) != EMBER_OK) return BLOCK;
-    uint64_t sum = BLOCK;
-    for (size_t i = 0; i < count; i++) {
-        char *inner = em_path_join(path, names[i]);
-        if (inner) sum += tree_bytes(inner, depth + 1);
-        em_free(inner);
-    }
+    char **names = NULL;
+    size_t count = 0;
+    if (em_io()->stat(path, &s) != 0) return EMBER_OK;
+    *sum += S_ISDIR(s.st_mode) ? BLOCK : on_disk((uint64_t)s.st_size);
+    if (!S_ISDIR(s.st_mode) || depth == DEEPEST) return EMBER_OK;
+    ember_status status = em_list_directory(path, &names, &count);
+    if (status != EMBER_OK) return status == EMBER_E_NOMEM ? status : EMBER_OK;
+    for (size_t i = 0; i < count && status == EMBER_OK; i++)
+        status = add_inner(path, names[i], depth + 1, sum);
     em_names_free(names, count);
-    return sum;
+    return status;
 }
 
-static uint64_t present(const struct em_training *t)
+static ember_status add_inner(const char *folder, const char *name, int depth, uint64_t *sum)
+{
+    char *path = em_path_join(folder, name);
+    if (!path) return EMBER_E_NOMEM;
+    const ember_status status = add_tree(path, depth, sum);
+    em_free(path);
+    return status;
+}
+
+static ember_status present(const struct em_training *t, uint64_t *sum)
 {
     static const char *const parts[] = {"training", "best", "logs", "model.safetensors",
                                         "tokenizer.json"};
-    uint64_t sum = 0;
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        char *path = em_path_join(t->run.dir, parts[i]);
-        if (path) sum += tree_bytes(path, 0);
-        em_free(path);
-    }
-    return sum;
+    *sum = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        EM_TRY(add_inner(t->run.dir, parts[i], 0, sum));
+    return EMBER_OK;
 }
 
 // ---- what there will be ----
@@ -62,15 +69,15 @@ static uint64_t head_bytes(const struct em_training *t)
 }
 
 // Everything of a model's folder but its weights.
-static uint64_t companion_bytes(const struct em_training *t)
+static ember_status companion_bytes(const struct em_training *t, uint64_t *bytes)
 {
     enum { FILES = 6, TOKEN = 64 };
-    uint64_t bytes = FILES * BLOCK;
-    if (!t->tokenizer.tokenizer) return bytes;
-    char *path = t->tokenizer.from ? em_path_join(t->tokenizer.from, "tokenizer.json") : NULL;
-    const uint64_t known = path ? tree_bytes(path, 0) : 0;
-    em_free(path);
-    return bytes + (known ? known : TOKEN * em_tokenizer_size(t->tokenizer.tokenizer));
+    uint64_t known = 0;
+    *bytes = FILES * BLOCK;
+    if (!t->tokenizer.tokenizer) return EMBER_OK;
+    if (t->tokenizer.from) EM_TRY(add_inner(t->tokenizer.from, "tokenizer.json", 0, &known));
+    *bytes += known ? known : TOKEN * em_tokenizer_size(t->tokenizer.tokenizer);
+    return EMBER_OK;
 }
 
 static uint64_t log_bytes(const struct em_training *t)
@@ -124,11 +131,12 @@ ember_status em_forecast_disk(struct em_training *t)
 {
     enum { STATES = 3, STATE_FILES = 4 };
     struct em_forecast *f = &t->forecast;
-    const uint64_t weights = on_disk(f->weights + head_bytes(t)),
-                   model = weights + companion_bytes(t),
+    uint64_t companions, have;
+    EM_TRY(companion_bytes(t, &companions));
+    EM_TRY(present(t, &have));
+    const uint64_t model = on_disk(f->weights + head_bytes(t)) + companions,
                    state = model + on_disk(f->optimizer + 2 * head_bytes(t)) + STATE_FILES * BLOCK,
-                   rest = log_bytes(t) + cache_bytes(t), all = STATES * state + 2 * model + rest,
-                   have = present(t);
+                   rest = log_bytes(t) + cache_bytes(t), all = STATES * state + 2 * model + rest;
     f->disk = all > have ? all - have : 0;
     EM_TRY(free_space(t->run.dir, &f->free_disk));
     if (f->disk <= f->free_disk) return EMBER_OK;

@@ -107,6 +107,36 @@ static void a_run_without_memory_can_be_gone_on_with(void **state)
           &sweep_memory, amount());
 }
 
+static long long disk; // bytes that going on with the whole run needs; 0: not known yet
+
+static ember_status foresee(void *context)
+{
+    (void)context;
+    ember_train_result result = {0};
+    EM_TRY(ember_train(
+        &(ember_train_options){
+            .runtime = {.threads = threads}, .out = whole, .resume = true, .dry_run = true},
+        &result));
+    // Without the parser: it would be short of memory as well.
+    static const char key[] = "\"disk_bytes\":";
+    const char *at = strstr(result.json, key);
+    assert_non_null(at);
+    const long long bytes = strtoll(at + strlen(key), NULL, 10);
+    if (disk == 0) disk = bytes;
+    assert_true(disk > 0);
+    if (bytes != disk) fail_msg("%lld bytes of disk are foreseen instead of %lld", bytes, disk);
+    ember_train_result_deinit(&result);
+    return EMBER_OK;
+}
+
+// Files that lack of memory hides are not taken for room that the run still needs.
+static void a_forecast_of_the_disk_is_whole_or_fails(void **state)
+{
+    (void)state;
+    sweep(&(struct sweep_scenario){.name = "forecast", .call = foresee, .spares = SIZE_MAX},
+          &sweep_memory, amount());
+}
+
 static int start(void **state)
 {
     char json[2048];
@@ -131,6 +161,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_run_without_memory_can_be_gone_on_with),
+        cmocka_unit_test(a_forecast_of_the_disk_is_whole_or_fails),
     };
     return cmocka_run_group_tests_name("faults/memory_train", tests, start, NULL);
 }
