@@ -106,14 +106,16 @@ static ember_status open_subject(struct plan *p)
 
 // A model of its own for each of training and inference: packed weights belong to a model. Weights,
 // where there are any, are only looked at for shapes that a config may get wrong.
-static ember_status create_model(const struct plan *p, struct em_model **m)
+static ember_status create_models(const struct plan *p, struct em_model **training,
+                                  struct em_model **inference)
 {
     struct em_weights *weights = NULL;
     bool single, sharded;
     EM_TRY(em_folder_probe(p->folder, "model.safetensors", &single));
     EM_TRY(em_folder_probe(p->folder, "model.safetensors.index.json", &sharded));
     if (single || sharded) EM_TRY(em_weights_open(p->folder, &weights));
-    const ember_status status = em_model_create(p->config, p->name, weights, m);
+    ember_status status = em_model_create(p->config, p->name, weights, training);
+    if (status == EMBER_OK) status = em_model_create_alike(*training, weights, inference);
     em_weights_close(weights);
     return status;
 }
@@ -442,8 +444,7 @@ static ember_status describe(struct plan *p, json_t *root)
     EM_TRY(ember_start());
     EM_TRY(open_subject(p));
     EM_TRY(choose(p));
-    EM_TRY_GOTO(status, out, create_model(p, &training));
-    EM_TRY_GOTO(status, out, create_model(p, &inference));
+    EM_TRY_GOTO(status, out, create_models(p, &training, &inference));
     if (!p->options->seq && pixels_of(training)) p->train.seq = pixels_of(training);
     EM_TRY_GOTO(status, out, add_model(training, root));
     EM_TRY_GOTO(status, out, add_data(p, root));

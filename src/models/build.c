@@ -272,8 +272,8 @@ static void note_unknown_keys(const struct em_model *m)
     if (unknown > MAX_NOTES) em_note("%s: so are %zu more keys", m->name, unknown - MAX_NOTES);
 }
 
-static ember_status create(struct em_model *m, const json_t *config, const char *name,
-                           const struct em_weights *weights)
+static ember_status fill(struct em_model *m, const json_t *config, const char *name,
+                         const struct em_weights *weights, bool notes)
 {
     m->name = em_arena_strdup(&m->arena, name);
     m->config = json_deep_copy(config);
@@ -291,26 +291,38 @@ static ember_status create(struct em_model *m, const json_t *config, const char 
     const struct em_component *family;
     EM_TRY(em_registry_need(EMBER_FAMILY, type, where, &family));
     m->family = family->impl;
-    EM_TRY(em_model_check_plugins(config, name));
+    if (notes) EM_TRY(em_model_check_plugins(config, name));
     EM_TRY(m->family->translate(m->config, m->name, weights, &m->form));
-    note_unknown_keys(m);
+    if (notes) note_unknown_keys(m);
     EM_TRY(build_layers(m));
     EM_TRY(em_model_name_tensors(m, weights));
     return em_packs_create(&m->packs);
 }
 
-ember_status em_model_create(const json_t *config, const char *name,
-                             const struct em_weights *weights, struct em_model **model)
+static ember_status create(const json_t *config, const char *name, const struct em_weights *weights,
+                           bool notes, struct em_model **model)
 {
     struct em_model *m = em_calloc(1, sizeof *m);
     if (!m) return EMBER_E_NOMEM;
-    const ember_status status = create(m, config, name, weights);
+    const ember_status status = fill(m, config, name, weights, notes);
     if (status != EMBER_OK) {
         em_model_close(m);
         return status;
     }
     *model = m;
     return EMBER_OK;
+}
+
+ember_status em_model_create(const json_t *config, const char *name,
+                             const struct em_weights *weights, struct em_model **model)
+{
+    return create(config, name, weights, true, model);
+}
+
+ember_status em_model_create_alike(const struct em_model *like, const struct em_weights *weights,
+                                   struct em_model **model)
+{
+    return create(like->config, like->name, weights, false, model);
 }
 
 void em_model_close(struct em_model *m)

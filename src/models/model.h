@@ -64,6 +64,9 @@ struct em_model {
 ember_status em_model_create(const json_t *config, const char *name,
                              const struct em_weights *weights,
                              struct em_model **model) EMBER_CHECKED;
+// Another one of the same config and name; what there is to note about those has been said.
+ember_status em_model_create_alike(const struct em_model *like, const struct em_weights *weights,
+                                   struct em_model **model) EMBER_CHECKED;
 void em_model_close(struct em_model *m); // NULL is fine
 
 // Memory for the parameters, all zero; and how much that is.
