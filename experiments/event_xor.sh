@@ -1,6 +1,6 @@
 #!/bin/sh
 # Event XOR: the parity of bit strings told as runs with their lengths as time spans (Lechner and Hasani 2020, arXiv:2006.04418), at reduced size:
-# 256,000 strings, CfC of 64 units with a backbone of 64, AdamW. CfC has to get 97 % of 2000 unseen strings right; LTC, which forgets, guesses.
+# 512,000 strings, CfC of 64 units with a backbone of 64, AdamW. CfC has to get 97 % of 2000 unseen strings right; LTC, which forgets, guesses.
 # Usage: experiments/event_xor.sh EMBER [SEEDS [cfc|ltc|both]]. FULL=1: 192 units, a backbone of 128, RMSprop, 200 rounds of 100,000 strings.
 # Needs a C compiler.
 set -eu
@@ -15,7 +15,7 @@ if [ "${FULL:-0}" = 1 ]; then
     batches=782 units=192 backbone=128 cfc_steps=156400 ltc_steps=15640
     how='"lr": 0.05, "optimizer": "rmsprop", "schedule": {"type": "exponential", "final": 3.5e-5}'
 else
-    batches=2000 units=64 backbone=64 cfc_steps=20000 ltc_steps=1000
+    batches=4000 units=64 backbone=64 cfc_steps=60000 ltc_steps=1000
     how='"lr": 0.001, "optimizer": "adamw", "beta2": 0.999'
 fi
 "$work/data" "$work/train.safetensors" $batches 128 1

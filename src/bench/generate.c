@@ -60,7 +60,7 @@ static ember_status open_bench(const struct em_bench_job *job, const char *name,
     EM_TRY(status);
     struct em_model *m = b->model;
     EM_TRY(em_model_allocate(m));
-    em_model_init(m, o->runtime.seed);
+    em_model_init(m, o->runtime.seed, job->pool);
     size_t values = 0;
     if (m->vocabulary)
         b->tokens = em_calloc(longest, sizeof *b->tokens);

@@ -56,7 +56,7 @@ static ember_status open_model(struct bench *b)
     json_decref(config);
     EM_TRY(status);
     EM_TRY(em_model_allocate(b->model));
-    em_model_init(b->model, b->job->options->runtime.seed);
+    em_model_init(b->model, b->job->options->runtime.seed, b->job->pool);
     return EMBER_OK;
 }
 

@@ -48,13 +48,39 @@ void em_param_init(struct em_param *p, double range, struct em_rng *rng)
     }
 }
 
-void em_model_init(struct em_model *m, uint64_t seed)
+struct start {
+    struct em_model *model;
+    uint64_t seed;
+};
+
+static void start_param(const struct start *s, size_t i)
 {
-    for (size_t i = 0; i < m->params.count; i++) {
-        struct em_rng rng;
-        em_rng_seed(&rng, seed, i);
-        em_param_init(m->params.param[i], (double)m->init_range, &rng);
-    }
+    struct em_rng rng;
+    em_rng_seed(&rng, s->seed, i);
+    em_param_init(s->model->params.param[i], (double)s->model->init_range, &rng);
+}
+
+static bool starts_alone(const struct em_model *m, size_t i)
+{
+    return !m->params.param[i]->filling.fill;
+}
+
+static void start_params(void *arg, size_t begin, size_t end, unsigned thread)
+{
+    const struct start *s = arg;
+    (void)thread;
+    for (size_t i = begin; i < end; i++)
+        if (starts_alone(s->model, i)) start_param(s, i);
+}
+
+void em_model_init(struct em_model *m, uint64_t seed, struct em_pool *pool)
+{
+    struct start s = {.model = m, .seed = seed};
+    // Each parameter has a stream of its own, so that it does not matter who fills it.
+    em_parallel(pool, m->params.count, 1, start_params, &s);
+    // A layer's own function may be a plug-in's, or look at another parameter.
+    for (size_t i = 0; i < m->params.count; i++)
+        if (!starts_alone(m, i)) start_param(&s, i);
     // transformers starts the row of the padding token at zero.
     for (size_t j = 0; m->embedding && m->frozen_row >= 0 && j < m->width; j++)
         em_f32(m->embedding)[(size_t)m->frozen_row * m->width + j] = 0;

@@ -4,6 +4,7 @@
 
 #include "base/arena.h"
 #include "base/json.h"
+#include "base/threads.h"
 #include "formats/weights.h"
 #include "models/family.h"
 #include "nn/build.h"
@@ -72,8 +73,9 @@ void em_model_close(struct em_model *m); // NULL is fine
 // Memory for the parameters, all zero; and how much that is.
 size_t em_model_bytes(const struct em_model *m);
 ember_status em_model_allocate(struct em_model *m) EMBER_CHECKED;
-// Random start: normal with the config's initializer_range, ones and zeros where the layers say so.
-void em_model_init(struct em_model *m, uint64_t seed);
+// Random start: normal with the config's initializer_range, ones and zeros where the layers say so;
+// the same at any number of threads. The pool may be NULL.
+void em_model_init(struct em_model *m, uint64_t seed, struct em_pool *pool);
 // Every tensor by its file name; a missing one, one of another shape, or one with values that are
 // not finite (EMBER_E_NUMERIC) fails; unused ones are a line.
 ember_status em_model_load(struct em_model *m, const struct em_weights *weights) EMBER_CHECKED;

@@ -52,7 +52,7 @@ static ember_status new_model(struct em_training *t)
     if (status == EMBER_OK) status = fit_config(t, config);
     if (status == EMBER_OK) status = em_model_create(config, name, NULL, &t->model);
     if (status == EMBER_OK) status = em_model_allocate(t->model);
-    if (status == EMBER_OK) em_model_init(t->model, t->recipe.seed);
+    if (status == EMBER_OK) em_model_init(t->model, t->recipe.seed, t->job->pool);
     em_free(name);
     json_decref(config);
     return status;

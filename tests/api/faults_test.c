@@ -365,7 +365,7 @@ static int start(void **state)
     int left = 3;
     for (int i = 1; i <= 2; i++) {
         model[i] = small_model();
-        em_model_init(model[i], (uint64_t)i);
+        em_model_init(model[i], (uint64_t)i, NULL);
     }
     CHECK_OK(em_tokenizer_bytes(&tokenizer[1]));
     CHECK_OK(em_bpe_train(&(struct em_bpe_train_options){.vocab = 270},

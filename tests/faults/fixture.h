@@ -69,7 +69,7 @@ static inline struct em_model *fixture_model(const char *text)
     CHECK_OK(em_model_create(config, "config.json", NULL, &m));
     json_decref(config);
     CHECK_OK(em_model_allocate(m));
-    em_model_init(m, 11);
+    em_model_init(m, 11, NULL);
     return m;
 }
 

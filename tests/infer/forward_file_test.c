@@ -30,7 +30,7 @@ static const char *make_model(const char *text)
     CHECK_OK(em_model_create(config, "config.json", NULL, &m));
     json_decref(config);
     CHECK_OK(em_model_allocate(m));
-    em_model_init(m, 5);
+    em_model_init(m, 5, NULL);
     CHECK_OK(em_model_save_config(m, folder, EM_ST_F32));
     CHECK_OK(em_model_save_weights(m, test_path(folder, "model.safetensors"), EM_ST_F32));
     em_model_close(m);

@@ -31,7 +31,7 @@ static struct em_model *open_model(const char *rest)
     CHECK_OK(em_model_create(config, "config.json", NULL, &m));
     json_decref(config);
     CHECK_OK(em_model_allocate(m));
-    em_model_init(m, 5);
+    em_model_init(m, 5, NULL);
     return m;
 }
 

@@ -85,7 +85,7 @@ static void a_new_model_starts_as_the_original(void **state)
                     "\"activation_freq\": 10",
                     &m));
     CHECK_OK(em_model_allocate(m));
-    em_model_init(m, 3);
+    em_model_init(m, 3, NULL);
     const float *z = values(m, FILTER "positions") + 5 * 25; // a quarter of the way round
     CHECK_NEAR(z[0], 25.0 / 99, 1e-6, "t");
     CHECK_NEAR(z[1], cos(1e-4 * acos(-1) / 2), 1e-6, "first cosine");

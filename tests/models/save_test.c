@@ -155,7 +155,7 @@ static void a_free_block_list_is_saved_under_its_own_names(void **state)
     CHECK_OK(em_json_parse("config.json", text, strlen(text), 0, &config));
     CHECK_OK(em_model_create(config, "config.json", NULL, &m));
     CHECK_OK(em_model_allocate(m));
-    em_model_init(m, 3);
+    em_model_init(m, 3, NULL);
     save(m, folder, EM_ST_F32);
     lines.count = 0;
     CHECK_OK(em_model_open(folder, &again));

@@ -27,7 +27,7 @@ static struct em_model *create(const char *share)
     CHECK_OK(em_model_create(config, "config.json", NULL, &m));
     json_decref(config);
     CHECK_OK(em_model_allocate(m));
-    em_model_init(m, 9);
+    em_model_init(m, 9, NULL);
     return m;
 }
 

@@ -106,7 +106,7 @@ static struct em_model *open_model(const char *config)
     CHECK_OK(em_model_create(json, "config.json", NULL, &m));
     json_decref(json);
     CHECK_OK(em_model_allocate(m));
-    em_model_init(m, 3);
+    em_model_init(m, 3, NULL);
     return m;
 }
 

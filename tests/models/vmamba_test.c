@@ -232,7 +232,7 @@ static struct em_model *scans(size_t columns, size_t states)
         (int)D, columns, states);
     struct em_model *m = create(text);
     CHECK_OK(em_model_allocate(m));
-    em_model_init(m, 3);
+    em_model_init(m, 3, NULL);
     return m;
 }
 

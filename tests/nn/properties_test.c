@@ -471,7 +471,7 @@ static void check_component(const struct em_component *c, size_t rounds, uint64_
         em_rng_seed(&rng, seed, round);
         struct em_model *m = open_random(&rng, c, config, sizeof config);
         assert_int_equal(em_model_allocate(m), EMBER_OK);
-        em_model_init(m, seed + round);
+        em_model_init(m, seed + round, NULL);
         // Buffers and biases start at zero: values of their own make a forgotten one visible.
         for (size_t i = 0; i < m->params.count; i++)
             if (m->params.param[i]->init != EMBER_INIT_NORMAL)

@@ -37,7 +37,7 @@ static void open_subject_of(struct subject *s, unsigned threads, const char *opt
     CHECK_OK(em_model_create(config, "config", NULL, &s->model));
     json_decref(config);
     CHECK_OK(em_model_allocate(s->model));
-    em_model_init(s->model, 7);
+    em_model_init(s->model, 7, s->pool);
     const struct em_component *c = em_registry_find(EMBER_OPTIMIZER, optimizer);
     CHECK_OK(em_trainable_open(s->model, c->impl, options, s->pool, &s->trainable));
 }
