@@ -2,8 +2,8 @@
 
     python tools/make_mixing_goldens.py [--out tests/golden]
 
-tests/golden/models/: linear attention as a masked matrix of all pairs of tokens, and adaptive token
-mixing; tests/golden/vision/: VMamba, whose selective scan goes token by token.  Needs torch and
+tests/golden/models/: linear attention as a masked matrix of all pairs of tokens, adaptive token
+mixing, and torch's own LSTM and GRU; tests/golden/vision/: VMamba, whose selective scan goes token by token.  Needs torch and
 safetensors.
 """
 
@@ -134,7 +134,29 @@ def adaptive_linear(x, w, at, o):
     return adaptive(x, x, w, at, o)
 
 
-MIXERS = {m.__name__: m for m in (linear_attention, token_mixing, adaptive_linear)}
+def gated(x, w, at, o, gates):
+    """torch's LSTM (4 gates) or GRU (3) from a state of zeros, and the matrix behind it."""
+    D, H = x.shape[-1], o["units"]
+    made = o.get("output_size", 0) or D
+    parts = [w.get(f"{at}.weight_ih", gates * H, D), w.get(f"{at}.weight_hh", gates * H, H),
+             w.get(f"{at}.bias_ih", gates * H), w.get(f"{at}.bias_hh", gates * H)]
+    zero = torch.zeros(1, 1, H)
+    cell, start = (torch._VF.lstm, (zero, zero)) if gates == 4 else (torch._VF.gru, zero)
+    h = cell(x[None], start, parts, True, 1, 0.0, False, False, True)[0][0]
+    if not o.get("projection", True):
+        return h
+    return h @ w.get(f"{at}.fc.weight", made, H).T + w.get(f"{at}.fc.bias", made)
+
+
+def lstm(x, w, at, o):
+    return gated(x, w, at, o, 4)
+
+
+def gru(x, w, at, o):
+    return gated(x, w, at, o, 3)
+
+
+MIXERS = {m.__name__: m for m in (linear_attention, token_mixing, adaptive_linear, lstm, gru)}
 
 
 def text_model(ids, w, config):
@@ -191,6 +213,15 @@ TEXT = {
         {"heads": 2, "decay": "gate"},
     ),
     "token_mixing": mixing_config("low_rank", "diagonal", "film"),
+    "lstm-gru": {
+        **attention_config(),
+        "blocks": [
+            {"type": "pre_norm", "sequence": {"type": "lstm", "units": 19}},
+            {"type": "pre_norm", "sequence": {"type": "gru", "units": 33}},
+            {"type": "pre_norm", "sequence": {"type": "lstm", "units": 24, "projection": False}},
+            {"type": "pre_norm", "sequence": {"type": "gru", "units": 24, "projection": False}},
+        ],
+    },
 }
 
 

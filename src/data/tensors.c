@@ -82,6 +82,31 @@ static ember_status check_read(struct em_tensor_source *s, const char *path,
                         false);
 }
 
+static size_t length_at(const struct em_tensor_source *s, size_t row)
+{
+    return s->lengths ? (size_t)integer_at(s->lengths, row) : s->seq;
+}
+
+static bool observed(const struct em_tensor_source *s, size_t place)
+{
+    return !s->mask || integer_at(s->mask, place) != 0;
+}
+
+// A sequence of nothing has no output.
+static ember_status check_mask(const struct em_tensor_source *s, const char *path)
+{
+    EM_TRY(check_integers(s, path, "mask", s->mask, 3, 1, false));
+    for (size_t row = 0; row < s->slices * s->batch; row++) {
+        size_t places = 0;
+        for (size_t t = 0; t < length_at(s, row); t++)
+            places += observed(s, row * s->seq + t);
+        if (!places)
+            return em_fail(EMBER_E_RANGE, "%s: mask leaves nothing of sequence %zu of slice %zu",
+                           path, row % s->batch, row / s->batch);
+    }
+    return EMBER_OK;
+}
+
 static ember_status check(struct em_tensor_source *s, const char *path,
                           const struct em_tensor_columns *columns)
 {
@@ -90,6 +115,7 @@ static ember_status check(struct em_tensor_source *s, const char *path,
     if (s->timespans) EM_TRY(check_floats(path, "timespans", s->timespans, shape, 3, true));
     if (s->lengths)
         EM_TRY(check_integers(s, path, "lengths", s->lengths, 2, (int64_t)s->seq, false));
+    if (s->mask) EM_TRY(check_mask(s, path));
     if (!s->targets == !s->labels || (columns->language_model && !s->labels))
         return em_fail(EMBER_E_FORMAT, "%s: expected %slabels [S, B] or [S, B, T] beside %s", path,
                        columns->language_model ? ""
@@ -121,6 +147,7 @@ ember_status em_tensors_open(const char *path, const struct em_tensor_columns *c
     s.ids = em_safetensors_find(s.file, "input_ids");
     s.timespans = em_safetensors_find(s.file, "timespans");
     s.lengths = em_safetensors_find(s.file, "lengths");
+    s.mask = em_safetensors_find(s.file, "mask");
     s.targets = em_safetensors_find(s.file, "targets");
     s.labels = em_safetensors_find(s.file, "labels");
     ember_status status = check(&s, path, columns);
@@ -139,15 +166,26 @@ void em_tensors_close(struct em_tensor_source *source)
     *source = (struct em_tensor_source){0};
 }
 
-static size_t length_at(const struct em_tensor_source *s, size_t row)
-{
-    return s->lengths ? (size_t)integer_at(s->lengths, row) : s->seq;
-}
-
-// n floats of a row's places, packed behind each other.
+// n floats of a tensor.
 static void copy(float *to, const struct em_st_tensor *t, size_t from, size_t n)
 {
     memcpy(to, t->data + 4 * from, n * sizeof *to);
+}
+
+// Place `from` of the file as place n of the batch, `gap` after those that were left out.
+static void fill_place(const struct em_tensor_source *s, size_t from, float gap, size_t n,
+                       struct em_packed *out)
+{
+    const bool places = em_tensors_of_places(s);
+    if (s->inputs) {
+        float span = 1;
+        copy(out->inputs + n * s->width, s->inputs, from * s->width, s->width);
+        if (s->timespans) copy(&span, s->timespans, from, 1);
+        out->timespans[n] = span + gap;
+    }
+    if (s->targets && places) copy(out->values + n * s->made, s->targets, from * s->made, s->made);
+    out->tokens[n] = s->ids ? (int32_t)integer_at(s->ids, from) : 0;
+    out->targets[n] = s->targets ? 0 : places ? (int32_t)integer_at(s->labels, from) : -100;
 }
 
 ember_status em_tensors_fill(const struct em_tensor_source *s, uint64_t step, size_t first,
@@ -163,21 +201,22 @@ ember_status em_tensors_fill(const struct em_tensor_source *s, uint64_t step, si
     const bool places = em_tensors_of_places(s);
     size_t n = 0;
     for (size_t r = 0; r < rows; r++) {
-        const size_t length = length_at(s, at + r), from = (at + r) * s->seq;
-        if (s->inputs)
-            copy(out->inputs + n * s->width, s->inputs, from * s->width, length * s->width);
-        if (s->timespans && s->inputs) copy(out->timespans + n, s->timespans, from, length);
-        if (s->targets && places)
-            copy(out->values + n * s->made, s->targets, from * s->made, length * s->made);
-        else if (s->targets)
-            copy(out->values + r * s->made, s->targets, (at + r) * s->made, s->made);
-        for (size_t t = 0; t < length; t++) {
-            out->tokens[n + t] = s->ids ? (int32_t)integer_at(s->ids, from + t) : 0;
-            out->targets[n + t] = s->targets ? 0
-                                  : places   ? (int32_t)integer_at(s->labels, from + t)
-                                             : -100;
+        float gap = 0;
+        for (size_t t = 0; t < length_at(s, at + r); t++) {
+            const size_t from = (at + r) * s->seq + t;
+            if (observed(s, from)) {
+                fill_place(s, from, gap, n++, out);
+                gap = 0;
+            } else if (s->timespans) {
+                float span;
+                copy(&span, s->timespans, from, 1);
+                gap += span;
+            } else {
+                gap++;
+            }
         }
-        n += length;
+        if (s->targets && !places)
+            copy(out->values + r * s->made, s->targets, (at + r) * s->made, s->made);
         if (s->labels && !places) out->targets[n - 1] = (int32_t)integer_at(s->labels, at + r);
         out->labels[r] = 0;
         out->bytes[r] = 0;
@@ -186,7 +225,7 @@ ember_status em_tensors_fill(const struct em_tensor_source *s, uint64_t step, si
     if (!s->ids) {
         out->batch.tokens = NULL;
         out->batch.inputs = out->inputs;
-        if (s->timespans) out->batch.timespans = out->timespans;
+        if (s->timespans || s->mask) out->batch.timespans = out->timespans;
     }
     out->batch.n_tokens = n;
     out->batch.n_sequences = rows;
@@ -201,14 +240,15 @@ uint64_t em_tensors_scored(const struct em_tensor_source *s, uint64_t step)
     if (!places) return s->batch;
     for (size_t r = 0; r < s->batch; r++)
         for (size_t t = 0; t < length_at(s, at + r); t++)
-            scored += !s->labels || integer_at(s->labels, (at + r) * s->seq + t) >= 0;
+            scored += observed(s, (at + r) * s->seq + t) &&
+                      (!s->labels || integer_at(s->labels, (at + r) * s->seq + t) >= 0);
     return scored;
 }
 
 uint64_t em_tensors_hash(const struct em_tensor_source *s)
 {
-    const struct em_st_tensor *const all[] = {s->inputs,  s->timespans, s->lengths,
-                                              s->targets, s->labels,    s->ids};
+    const struct em_st_tensor *const all[] = {s->inputs, s->timespans, s->lengths, s->targets,
+                                              s->labels, s->ids,       s->mask};
     uint64_t hash = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         hash = em_hash64(hash, i, all[i] ? em_hash_bytes(all[i]->data, all[i]->bytes) : 0);

@@ -1,6 +1,8 @@
 // Training on sequences from a file: `inputs` [S, B, T, I] (f32), or `input_ids` [S, B, T] (I32 or
 // I64) for models that read tokens; one slice a step, over and over; `timespans` [S, B, T] (> 0; 1
-// where absent); `lengths` [S, B] (I32 or I64, 1 to T; T where absent); and what is to be learnt:
+// where absent); `lengths` [S, B] (I32 or I64, 1 to T; T where absent); `mask` [S, B, T] (I32 or
+// I64: 0 where nothing was observed: the place is left out, and its time is added to the next one's
+// span, so that states go on over it); and what is to be learnt:
 // `targets`, what outputs are to be (f32; squared errors), or `labels`, the class that an output is
 // to tell (I32 or I64; -100 where none is scored): [S, B, M] and [S, B] those of a sequence, pooled
 // or at its last place; [S, B, T, M] and [S, B, T] those of places.
@@ -12,7 +14,7 @@
 
 struct em_tensor_source {
     struct em_safetensors *file;
-    const struct em_st_tensor *inputs, *ids, *timespans, *lengths, *targets, *labels;
+    const struct em_st_tensor *inputs, *ids, *timespans, *lengths, *mask, *targets, *labels;
     size_t slices, batch, seq, width, made; // made: M, or the classes that there are
 };
 

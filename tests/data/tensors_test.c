@@ -66,6 +66,50 @@ static void rows_are_packed(void **state)
     em_packed_deinit(&p);
 }
 
+// Places that were not observed are left out; their time is the next one's.
+static void masked_places_are_left_out(void **state)
+{
+    (void)state;
+    static const size_t four[] = {1, 2, 4, 1};
+    static const float x[] = {1, 2, 3, 4, 5, 6, 7, 8},
+                       span[] = {1, 0.5f, 0.25f, 2, 3, 1, 1, 0.125f};
+    static int32_t mask[] = {1, 0, 0, 1, 0, 1, 1, 0}, label[] = {1, 0},
+                   at[] = {3, -100, 1, 2, 4, 5, 0, 2};
+    static const size_t offset[] = {0, 2, 4};
+    struct em_packed p = {0};
+    struct em_tensor_source s;
+    const char *path = test_path(test_directory(), "mask.safetensors");
+    for (int places = 0; places < 2; places++)
+        for (int timed = 0; timed < 2; timed++) {
+            struct em_st_output t[4];
+            size_t n = 0;
+            t[n++] = output("inputs", four, 4, EM_ST_F32, x);
+            t[n++] = output("mask", four, 3, EM_ST_I32, mask);
+            t[n++] = output("labels", four, places ? 3 : 2, EM_ST_I32, places ? at : label);
+            if (timed) t[n++] = output("timespans", four, 3, EM_ST_F32, span);
+            CHECK_OK(em_safetensors_write(path, &(struct em_st_write){.tensors = t, .count = n}));
+            CHECK_OK(em_tensors_open(path, &(struct em_tensor_columns){.in = 1, .out = 6}, &s));
+            CHECK_OK(em_tensors_fill(&s, 0, 0, 2, &p));
+            static const float kept[] = {1, 4, 6, 7}, ones[] = {1, 3, 2, 1},
+                               sums[] = {1, 2.75f, 4, 1};
+            static const int32_t last[] = {-100, 1, -100, 0}, each[] = {3, 2, 5, 0};
+            assert_memory_equal(p.batch.offset, offset, sizeof offset);
+            assert_memory_equal(p.batch.inputs, kept, sizeof kept);
+            assert_memory_equal(p.batch.timespans, timed ? sums : ones, sizeof ones);
+            assert_memory_equal(p.batch.targets, places ? each : last, sizeof last);
+            assert_int_equal(em_tensors_scored(&s, 0), places ? 4 : 2);
+            em_tensors_close(&s);
+        }
+    em_packed_deinit(&p);
+    mask[0] = mask[3] = 0;
+    const struct em_st_output t[] = {output("inputs", four, 4, EM_ST_F32, x),
+                                     output("mask", four, 3, EM_ST_I32, mask),
+                                     output("labels", four, 2, EM_ST_I32, label)};
+    CHECK_OK(em_safetensors_write(path, &(struct em_st_write){.tensors = t, .count = 3}));
+    CHECK_FAILS(em_tensors_open(path, &(struct em_tensor_columns){.in = 1, .out = 6}, &s),
+                EMBER_E_RANGE, "mask leaves nothing of sequence 0 of slice 0");
+}
+
 static void other_files_are_refused(void **state)
 {
     (void)state;
@@ -131,6 +175,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_packed),
+        cmocka_unit_test(masked_places_are_left_out),
         cmocka_unit_test(other_files_are_refused),
         cmocka_unit_test(squared_errors_and_their_slope),
     };
