@@ -229,6 +229,20 @@ EMBER_API EMBER_CHECKED ember_status ember_fft_conv(ember_flow *flow,
                                                     ember_tensor *skip, ember_tensor *pre_gate,
                                                     ember_tensor *post_gate, ember_tensor **y);
 
+/**
+ * A kernel with its lowest frequencies alone: k [H, L], a parameter of at most fft_size lags,
+ * padded to fft_size (a power of two), of whose fft_size / 2 + 1 frequencies the first
+ * `frequencies` are left. Such a kernel also answers before an impulse: y and later, [H, fft_size /
+ * 2], are the k and k_rev of a two-sided ember_fft_conv() (later has 0 at lag 0). Sequences of up
+ * to fft_size / 2 tokens are then convolved as by a product of spectra of fft_size values. Fu et
+ * al. 2023, "FlashFFTConv", arXiv:2311.05908.
+ *
+ * @retval EMBER_E_RANGE  another fft_size, or no frequencies.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_frequency_sparse(ember_flow *flow, ember_tensor *k,
+                                                            size_t fft_size, size_t frequencies,
+                                                            ember_tensor **y, ember_tensor **later);
+
 /** What a selective scan reads: E channels in `groups` alike parts, N states each. */
 typedef struct ember_scan_inputs {
     ember_tensor *x;          /**< [T, E] */

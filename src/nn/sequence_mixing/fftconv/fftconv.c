@@ -12,7 +12,7 @@ enum { KERNEL, LATER, SKIP, IN, IN_BIAS, OUT, OUT_BIAS };
 struct fftconv {
     ember_layer base; // param: kernel and later_kernel [heads, lags], D [heads], in_proj, out_proj,
                       // and their biases
-    size_t fft_size, head_dim, lags;
+    size_t fft_size, head_dim, lags, frequencies;
     int gating, activation, precision;
     bool skip, projections, bias, exact;
     float dropout;
@@ -51,8 +51,17 @@ static const ember_option causal_options[] = {
 
 static const ember_option options[] = {FORM_OPTIONS, {0}};
 
+static const ember_option sparse_options[] = {
+    FORM_OPTIONS,
+    EMBER_OPT_SIZE(
+        struct fftconv, frequencies, 256, 1, 1u << 25,
+        "of the kernel's fft_size / 2 + 1, the lowest, that are left; fft_size has to be "
+        "a power of two"),
+    {0},
+};
+
 extern const ember_layer_type em_layer_fftconv, em_layer_fftconv_two_sided,
-    em_layer_fftconv_circular;
+    em_layer_fftconv_circular, em_layer_fftconv_sparse;
 
 // Each head fades at its own rate, from a few tokens to the whole kernel, and has the energy of
 // one.
@@ -110,6 +119,8 @@ static ember_status build(ember_layer *l, ember_build *b)
         return ember_build_refuse(b, "head_dim", "%zu needs gating both, and projections",
                                   f->head_dim);
     f->lags = (f->fft_size + 1) / 2;
+    if (l->type == &em_layer_fftconv_sparse && (f->fft_size & (f->fft_size - 1)))
+        return ember_build_refuse(b, "fft_size", "%zu is not a power of two", f->fft_size);
     if (l->type != &em_layer_fftconv && f->lags < 2)
         return ember_build_refuse(b, "fft_size",
                                   "a kernel of one lag sees no other token, later ones neither");
@@ -134,13 +145,16 @@ static ember_status forward(const ember_layer *l, ember_flow *flow, ember_tensor
 {
     const struct fftconv *f = (const struct fftconv *)l;
     const size_t D = x->dim[x->ndim - 1];
-    const ember_fft_conv_options o = {.k_rev = l->param[LATER],
-                                      .circular = l->type == &em_layer_fftconv_circular,
-                                      .head_dim = f->head_dim,
-                                      .gelu = f->activation,
-                                      .dropout = f->dropout,
-                                      .exact = f->exact};
-    ember_tensor *u = x, *pre = NULL, *post = NULL, *all;
+    ember_fft_conv_options o = {.k_rev = l->param[LATER],
+                                .circular = l->type == &em_layer_fftconv_circular,
+                                .head_dim = f->head_dim,
+                                .gelu = f->activation,
+                                .dropout = f->dropout,
+                                .exact = f->exact};
+    ember_tensor *u = x, *pre = NULL, *post = NULL, *kernel = l->param[KERNEL], *all;
+    if (l->type == &em_layer_fftconv_sparse)
+        EMBER_TRY(
+            ember_frequency_sparse(flow, kernel, f->fft_size, f->frequencies, &kernel, &o.k_rev));
     if (f->projections) {
         EMBER_TRY(ember_linear(flow, x, l->param[IN], l->param[IN_BIAS], NULL, &all));
         const size_t last = gates_of(f) * D;
@@ -148,7 +162,7 @@ static ember_status forward(const ember_layer *l, ember_flow *flow, ember_tensor
         if (f->gating & PRE) EMBER_TRY(ember_columns(flow, all, D, 2 * D, &pre));
         if (f->gating & POST) EMBER_TRY(ember_columns(flow, all, last, last + D, &post));
     }
-    EMBER_TRY(ember_fft_conv(flow, &o, u, l->param[KERNEL], l->param[SKIP], pre, post, y));
+    EMBER_TRY(ember_fft_conv(flow, &o, u, kernel, l->param[SKIP], pre, post, y));
     if (!f->projections) return EMBER_OK;
     return ember_linear(flow, *y, l->param[OUT], l->param[OUT_BIAS], NULL, y);
 }
@@ -184,6 +198,18 @@ const ember_layer_type em_layer_fftconv_circular = {
     .options = options,
     .help = "fftconv of sequences that come round: before the first token stands the last one. "
             "For periodic data, not for generating",
+    .build = build,
+    .forward = forward,
+};
+
+const ember_layer_type em_layer_fftconv_sparse = {
+    .name = "fftconv_sparse",
+    .kind = EMBER_SEQUENCE_MIXER,
+    .flags = EMBER_NOT_CAUSAL,
+    .size = sizeof(struct fftconv),
+    .options = sparse_options,
+    .help = "fftconv with the lowest frequencies of its kernel alone, which then answers before an "
+            "impulse too: for classifying, not for generating. Fu et al. 2023, arXiv:2311.05908",
     .build = build,
     .forward = forward,
 };
