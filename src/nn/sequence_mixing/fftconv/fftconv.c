@@ -54,9 +54,9 @@ static const ember_option options[] = {FORM_OPTIONS, {0}};
 static const ember_option sparse_options[] = {
     FORM_OPTIONS,
     EMBER_OPT_SIZE(
-        struct fftconv, frequencies, 256, 1, 1u << 25,
-        "of the kernel's fft_size / 2 + 1, the lowest, that are left; fft_size has to be "
-        "a power of two"),
+        struct fftconv, frequencies, 0, 0, 1u << 25,
+        "of the kernel's fft_size / 2 + 1, a power of two then, the lowest that are left; "
+        "0: fft_size / 8"),
     {0},
 };
 
@@ -119,8 +119,14 @@ static ember_status build(ember_layer *l, ember_build *b)
         return ember_build_refuse(b, "head_dim", "%zu needs gating both, and projections",
                                   f->head_dim);
     f->lags = (f->fft_size + 1) / 2;
-    if (l->type == &em_layer_fftconv_sparse && (f->fft_size & (f->fft_size - 1)))
-        return ember_build_refuse(b, "fft_size", "%zu is not a power of two", f->fft_size);
+    if (l->type == &em_layer_fftconv_sparse) {
+        if (f->fft_size & (f->fft_size - 1))
+            return ember_build_refuse(b, "fft_size", "%zu is not a power of two", f->fft_size);
+        if (f->frequencies > f->fft_size / 2)
+            return ember_build_refuse(b, "frequencies", "%zu are all that a kernel of %zu lags has",
+                                      f->frequencies, f->lags);
+        if (!f->frequencies) f->frequencies = f->fft_size < 16 ? 1 : f->fft_size / 8;
+    }
     if (l->type != &em_layer_fftconv && f->lags < 2)
         return ember_build_refuse(b, "fft_size",
                                   "a kernel of one lag sees no other token, later ones neither");
