@@ -11,6 +11,7 @@ struct problem {
     bool gate;
     const float *rows; // [T][x: E | delta: E or heads | B: N | C: N | z: E]
     float *A_log, *D, *bias;
+    float *last; // the state's values in the end, [N, E]; or NULL
 };
 
 static size_t width(const struct problem *p)
@@ -57,11 +58,18 @@ static void run(const struct problem *p, enum em_backend backend, float *y)
                                       1, &out));
     em_program_output(program, out);
     CHECK_OK(em_program_allocate(program));
-    const ember_batch batch = {
-        .n_tokens = p->T, .n_sequences = 1, .offset = (size_t[]){0, p->T}, .inputs = p->rows};
+    ember_state *state;
+    CHECK_OK(em_state_create(em_program_layout(program), &state));
+    const ember_batch batch = {.n_tokens = p->T,
+                               .n_sequences = 1,
+                               .offset = (size_t[]){0, p->T},
+                               .inputs = p->rows,
+                               .state_out = &state};
     CHECK_OK(em_program_forward(program, &(struct em_run){.batch = &batch}));
     for (size_t t = 0; t < p->T; t++)
         memcpy(y + t * p->E, em_row(out, t), p->E * sizeof *y);
+    if (p->last) memcpy(p->last, state->slot[0].fixed, p->N * p->E * sizeof *y);
+    em_state_destroy(state);
     em_program_destroy(program);
 }
 
@@ -78,7 +86,9 @@ static void a_golden_vector(void **unused)
     enum { E = 2, N = 3, T = 4, ROW = E + E + N + N + E };
     static const double expected[E][T] = {{0.0034761, 0.0109542, 0.0120406, 0.0088009},
                                           {-6.37293e-05, 0.000524638, 0.00736568, 0.0122052}};
-    float rows[T * ROW], A_log[E * N], D[E], bias[E], y[T * E];
+    static const double kept[E][N] = {{-0.0333383, 0.259006, 0.0817442},
+                                      {-0.0565463, -0.237692, 0.0172762}};
+    float rows[T * ROW], A_log[E * N], D[E], bias[E], y[T * E], last[N * E];
     for (size_t t = 0; t < T; t++) {
         float *row = rows + t * ROW;
         for (size_t e = 0; e < E; e++) {
@@ -97,13 +107,17 @@ static void a_golden_vector(void **unused)
         bias[e] = filled(6, e + 1);
         D[e] = filled(7, e + 1);
     }
-    const struct problem p = {T, E, N, 0, true, rows, A_log, D, bias};
+    const struct problem p = {T, E, N, 0, true, rows, A_log, D, bias, last};
     for (int backend = 0; backend < EM_BACKENDS; backend++) {
         run(&p, (enum em_backend)backend, y);
         for (size_t t = 0; t < T; t++)
             for (size_t e = 0; e < E; e++)
                 CHECK_NEAR(y[t * E + e], expected[e][t], 1e-7, "backend %d t=%zu e=%zu", backend, t,
                            e);
+        for (size_t e = 0; e < E; e++)
+            for (size_t n = 0; n < N; n++)
+                CHECK_NEAR(last[n * E + e], kept[e][n], 1e-6, "backend %d e=%zu n=%zu", backend, e,
+                           n);
     }
 }
 
@@ -118,7 +132,7 @@ static void moving_averages_and_limits(void **unused)
     for (size_t t = 0; t < T; t++)
         for (size_t i = 0; i < ROW; i++)
             rows[t * ROW + i] = i < E ? filled(i + 1, t + 1) : i < 2 * E ? (float)raw[i - E] : 1;
-    const struct problem p = {T, E, 1, 0, false, rows, A_log, D, bias};
+    const struct problem p = {T, E, 1, 0, false, rows, A_log, D, bias, NULL};
     for (int backend = 0; backend < EM_BACKENDS; backend++) {
         run(&p, (enum em_backend)backend, y);
         for (size_t e = 0; e < E; e++) {
@@ -164,8 +178,8 @@ static void heads_equal_channels_with_tied_rates(void **unused)
             other[E + i] = row[E + i / P];
         memcpy(other + 2 * E, row + E + H, 2 * N * sizeof *row);
     }
-    const struct problem two = {T, E, N, H, false, rows, A_head, D_head, bias_head};
-    const struct problem one = {T, E, N, 0, false, wide, A_log, D, bias};
+    const struct problem two = {T, E, N, H, false, rows, A_head, D_head, bias_head, NULL};
+    const struct problem one = {T, E, N, 0, false, wide, A_log, D, bias, NULL};
     for (int backend = 0; backend < EM_BACKENDS; backend++) {
         run(&two, (enum em_backend)backend, y);
         run(&one, (enum em_backend)backend, z);
