@@ -58,13 +58,13 @@ static void an_ltc_with_its_wiring(void **state)
 {
     (void)state;
     check_learns("ltc", "{\"type\": \"ltc\", \"wiring\": \"auto:16,1\", \"projection\": false}",
-                 1e-3, 250);
+                 1e-3, 200);
 }
 
 static void a_cfc_of_32_units(void **state)
 {
     (void)state;
-    check_learns("cfc", "{\"type\": \"cfc\", \"units\": 32, \"output_size\": 1}", 1e-5, 200);
+    check_learns("cfc", "{\"type\": \"cfc\", \"units\": 32, \"output_size\": 1}", 1e-5, 130);
 }
 
 int main(void)
