@@ -6,6 +6,7 @@
 //              Dao 2023)
 //   mqar       LENGTH / 8 pairs of key and value, then keys again at random places: their values
 //              (Arora et al. 2023)
+// With 0 slices the file holds one batch, [BATCH, LENGTH], for `ember forward`.
 // All have the vocabulary of WORDS ids; mqar has keys in its lower half and values in the upper.
 #include "tensors.h"
 
@@ -76,8 +77,9 @@ int main(int argc, char **argv)
     if (!strcmp(argv[1], "induction")) task = induction;
     if (!strcmp(argv[1], "copying")) task = copying;
     if (!strcmp(argv[1], "mqar")) task = mqar;
-    const size_t slices = strtoul(argv[3], NULL, 10), batch = strtoul(argv[4], NULL, 10),
-                 n = strtoul(argv[5], NULL, 10), all = slices * batch * n;
+    const size_t sliced = strtoul(argv[3], NULL, 10), slices = sliced ? sliced : 1,
+                 batch = strtoul(argv[4], NULL, 10), n = strtoul(argv[5], NULL, 10),
+                 all = slices * batch * n;
     state = strtoull(argv[6], NULL, 10);
     if (!task || !all || n < 2 * COPIED || (task == mqar && n / 8 > WORDS / 2 - FIRST)) return 2;
     int32_t *id = malloc(all * sizeof *id), *label = malloc(all * sizeof *label);
@@ -86,8 +88,10 @@ int main(int argc, char **argv)
         label[i] = -100;
     for (size_t r = 0; r < slices * batch; r++)
         task(id + r * n, label + r * n, n);
-    const struct tensor tensors[] = {{"input_ids", "I32", {slices, batch, n}, 3, id},
-                                     {"labels", "I32", {slices, batch, n}, 3, label}};
+    struct tensor tensors[] = {{"input_ids", "I32", {slices, batch, n}, 3, id},
+                               {"labels", "I32", {slices, batch, n}, 3, label}};
+    for (size_t i = 0; i < 2 && !sliced; i++)
+        tensors[i].rank = 2, tensors[i].shape[0] = batch, tensors[i].shape[1] = n;
     write_tensors(argv[2], tensors, 2);
     free(id);
     free(label);
