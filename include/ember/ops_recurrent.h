@@ -1,6 +1,6 @@
 /**
- * @file ops_recurrent.h  Recurrent cells: token by token, all sequences of the batch together. They run
- * in f32, and their state goes with the sequence. A part of <ember/ops.h>, which includes it.
+ * @file ops_recurrent.h  Recurrent cells: token by token, all sequences of the batch together. They
+ * run in f32, and their state goes with the sequence. A part of <ember/ops.h>, which includes it.
  */
 #ifndef EMBER_OPS_RECURRENT_H
 #define EMBER_OPS_RECURRENT_H
