@@ -87,7 +87,7 @@ static size_t copy_number(const json_t *form, size_t block, size_t i)
     return i < inner && json_is_true(json_object_get(hyena, "train_frequency")) ? 2 * i + 3 : 0;
 }
 
-enum { MOST_INNER = EMBER_FILTER_HIDDEN - 1, MOST_ORDER = 5 };
+enum { MOST_INNER = EMBER_FILTER_HIDDEN - 1, MOST_ORDER = 256 };
 
 static const char *const keys[] = {"architectures",
                                    "model_type",

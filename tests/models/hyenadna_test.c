@@ -166,7 +166,7 @@ static void the_largest_filter_has_names(void **state)
     (void)state;
     struct em_model *m;
     CHECK_OK(create("\"d_model\": 8, \"n_layer\": 1, \"max_seq_len\": 6, \"emb_dim\": 3, "
-                    "\"num_inner_mlps\": 15, \"hyena_order\": 5",
+                    "\"num_inner_mlps\": 15, \"hyena_order\": 9",
                     &m));
     size_t layers = 0;
     for (size_t i = 0; i < m->n_file_tensors; i++) {
@@ -177,7 +177,7 @@ static void the_largest_filter_has_names(void **state)
         char name[48];
         snprintf(name, sizeof name, "implicit_filter.%zu.weight", 2 * layers++);
         assert_string_equal(at, name);
-        if (layers == 17) assert_int_equal(f->dim[0], 8 * 4);
+        if (layers == 17) assert_int_equal(f->dim[0], 8 * 8);
     }
     assert_int_equal(layers, 17);
     em_model_close(m);
@@ -235,7 +235,7 @@ static void what_it_cannot_be_is_refused(void **state)
     (void)state;
     refused("\"hyena_order\": 1", "hyena_order: expected an integer from 2");
     refused("\"num_inner_mlps\": 16", "num_inner_mlps: expected an integer from 0 to 15, found 16");
-    refused("\"hyena_order\": 6", "hyena_order: expected an integer from 2 to 5, found 6");
+    refused("\"hyena_order\": 257", "hyena_order: expected an integer from 2 to 256, found 257");
     refused("\"emb_dim\": 4", "emb_dim: 4 is not odd");
     refused("\"max_seq_len\": 0", "max_seq_len: expected");
     refused(LABELS ", \"pooling_mode\": \"mean\"", "has to be last, first, pool (the mean) or sum");

@@ -50,7 +50,10 @@ static json_t *random_value(struct em_rng *rng, const ember_option *o, unsigned 
     switch (o->type) {
     case EMBER_OPTION_BOOL: return json_boolean(below(rng, 2));
     case EMBER_OPTION_SIZE: {
-        const double most = fmin(o->max, fmax(o->min, 8));
+        // Products of many inputs make much of what f32 rounds, or vanish beside the residual path:
+        // hyena_test.c holds every order against a bound of its own.
+        const double least = fmax(o->min, strcmp(o->name, "order") ? 8 : 4),
+                     most = fmin(o->max, least);
         return json_integer((json_int_t)o->min +
                             (json_int_t)below(rng, (size_t)(most - o->min) + 1));
     }

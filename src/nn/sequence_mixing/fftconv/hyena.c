@@ -19,7 +19,7 @@ struct hyena {
 };
 
 static const ember_option options[] = {
-    EMBER_OPT_SIZE(struct hyena, order, 2, 2, 5,
+    EMBER_OPT_SIZE(struct hyena, order, 2, 2, 256,
                    "products of the input: one more than there are long convolutions"),
     EM_FILTER_OPTIONS(struct hyena),
     EMBER_OPT_SIZE(struct hyena, short_width, 3, 1, 4096,
