@@ -214,6 +214,7 @@ typedef struct ember_filling {
     const void *context; /**< has to live as long as the model: the layer's struct does */
     float scale;         /**< of a normal start's standard deviation; 0: 1 */
     bool no_decay;       /**< weight decay leaves it alone, though it is a matrix */
+    float lr_factor;     /**< of the learning rate, where a recipe says nothing else; 0: 1 */
 } ember_filling;
 
 /** Says more about the start of a parameter that ember_param() has just declared. */

@@ -30,7 +30,7 @@ extern "C" {
 #endif
 
 /** The number of the interface that this header describes. */
-#define EMBER_PLUGIN_ABI 1
+#define EMBER_PLUGIN_ABI 2
 
 /** What a plug-in says of itself. All of it has to live as long as the program. */
 typedef struct ember_plugin_descriptor {

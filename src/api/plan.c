@@ -211,7 +211,7 @@ static ember_status add_training(const struct plan *p, struct em_model *m, json_
     em_stepper_close(&stepper);
     EM_TRY(status);
     EM_TRY(training_flops(p, m, &forward, &backward));
-    const size_t gradients = m->n_values * sizeof(float);
+    const size_t gradients = em_trainable_values(m) * sizeof(float);
     const struct amount amounts[] = {
         {"weights", em_model_bytes(m)},
         {"gradients", gradients},
@@ -445,6 +445,7 @@ static ember_status describe(struct plan *p, json_t *root)
     EM_TRY(open_subject(p));
     EM_TRY(choose(p));
     EM_TRY_GOTO(status, out, create_models(p, &training, &inference));
+    EM_TRY_GOTO(status, out, em_groups_apply(&p->recipe, training, false));
     if (!p->options->seq && pixels_of(training)) p->train.seq = pixels_of(training);
     EM_TRY_GOTO(status, out, add_model(training, root));
     EM_TRY_GOTO(status, out, add_data(p, root));

@@ -55,7 +55,7 @@ static void fill_gradients(void *arg, size_t begin, size_t end, unsigned thread)
     (void)thread;
     const struct em_trainable *t = arg;
     for (size_t i = begin; i < end; i++) {
-        const size_t first = i * PIECE, left = t->model->n_values - first;
+        const size_t first = i * PIECE, left = t->bytes / sizeof(float) - first;
         float *g = t->gradients + first;
         for (size_t j = 0; j < PIECE && j < left;
              j++) // odd multiples of the golden ratio, in [-1, 1)
@@ -65,7 +65,7 @@ static void fill_gradients(void *arg, size_t begin, size_t end, unsigned thread)
 
 static void new_gradients(struct bench *b, struct em_trainable *t)
 {
-    em_parallel(b->pool, (t->model->n_values + PIECE - 1) / PIECE, 1, fill_gradients, t);
+    em_parallel(b->pool, (t->bytes / sizeof(float) + PIECE - 1) / PIECE, 1, fill_gradients, t);
 }
 
 static ember_status open_optimizers(struct bench *b)

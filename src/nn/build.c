@@ -103,6 +103,8 @@ ember_status ember_param(ember_build *build, ember_tensor **param, const char *n
     p->init = init;
     p->role = role;
     p->expert = lead;
+    p->lr_factor = 1;
+    p->lr = p->weight_decay = -1;
     p->frozen = init == EMBER_INIT_BUFFER;
     p->decay = ndim >= 2 && role != EMBER_ROLE_NORM && !p->frozen;
     build->params->param[build->params->count++] = p;
@@ -118,6 +120,7 @@ void ember_param_fill(ember_build *build, const ember_tensor *param, const ember
         if (&p->tensor != param) continue;
         p->filling = *filling;
         if (filling->no_decay) p->decay = false;
+        if (filling->lr_factor > 0) p->lr_factor = (double)filling->lr_factor;
         return;
     }
 }

@@ -13,10 +13,15 @@ struct em_param {
     ember_init init;
     ember_role role;
     ember_filling filling;
-    bool decay;  // weight decay applies: matrices that are no norms
-    bool frozen; // no gradient: buffers, and what a recipe freezes
+    bool decay;    // weight decay applies: matrices that are no norms
+    bool frozen;   // no gradient: buffers, and what a recipe freezes
     bool positive; // training sets negative values to 0
-    bool expert; // the first dimension counts experts
+    bool expert;   // the first dimension counts experts
+    // Of training, where a recipe or the layer says something of its own.
+    double lr_factor;    // of the learning rate
+    double lr;           // the peak rate instead; below 0: none
+    double weight_decay; // where it decays; below 0: the optimizer's
+    bool held;           // a recipe froze it: a buffer that the trainer would write stays, too
 };
 
 // A mixture of experts: a token uses k of them.
@@ -42,9 +47,9 @@ struct ember_build {
     const char *where; // "file: blocks[3].channel" in messages
     size_t width, block;
     size_t rows, columns; // the grid of images; 0: rows are tokens
-    size_t experts; // parameters declared now get this many as their first dimension; 0: none
-    size_t routed;  // experts that the router being built chooses among
-    size_t chosen;  // by the router that was built last, for each token
+    size_t experts;       // parameters declared now get this many as their first dimension; 0: none
+    size_t routed;        // experts that the router being built chooses among
+    size_t chosen;        // by the router that was built last, for each token
     size_t max_parameters; // 0: no limit. A config that asks for more is refused.
     size_t n_parameters;
     size_t n_tensors; // as files have them: experts one by one

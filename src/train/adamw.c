@@ -25,11 +25,11 @@ static float update(const void *opaque, const struct em_update_step *step,
     const struct adamw *o = opaque;
     const double t = (double)step->number;
     const struct em_adamw k = {
-        .lr = (float)step->lr,
+        .lr = (float)u->lr,
         .beta1 = (float)o->beta1,
         .beta2 = (float)o->beta2,
         .eps = (float)o->eps,
-        .decay = u->decay ? (float)o->weight_decay : 0.0f,
+        .decay = (float)em_update_decay(u, o->weight_decay),
         .gradient_scale = (float)step->gradient_scale,
         .correction1 = (float)(1 - pow(o->beta1, t)),
         .correction2 = (float)(1 - pow(o->beta2, t)),

@@ -15,13 +15,21 @@ struct em_update {
     const float *gradient;
     float *moment[EM_MOMENTS]; // zero before the first step; NULL where the optimizer has fewer
     size_t count;
-    bool decay; // weight decay applies to this parameter
+    double lr;           // of this parameter
+    bool decay;          // weight decay applies to it
+    double weight_decay; // and so much; below 0: what the optimizer's options say
 };
+// What an update has to use, of an optimizer whose options say `own`.
+static inline double em_update_decay(const struct em_update *u, double own)
+{
+    return !u->decay ? 0 : u->weight_decay >= 0 ? u->weight_decay : own;
+}
 
 struct em_update_step {
     uint64_t number; // of the step: 1, 2, ...
     double lr;
     double gradient_scale; // the gradient is multiplied by it (clipping)
+    double share;          // of the peak that `lr` is, for parameters with a peak of their own
 };
 
 struct em_optimizer {

@@ -17,9 +17,24 @@ struct em_trainable_block {
     size_t count;
 };
 
+// Values of the first `count` parameters that are trained.
+static size_t trained_values(const struct em_model *model, size_t count)
+{
+    size_t values = 0;
+    for (size_t i = 0; i < count; i++)
+        if (!model->params.param[i]->frozen)
+            values += ember_tensor_count(&model->params.param[i]->tensor);
+    return values;
+}
+
+size_t em_trainable_values(const struct em_model *model)
+{
+    return trained_values(model, model->params.count);
+}
+
 size_t em_trainable_bytes(const struct em_model *model, const struct em_optimizer *optimizer)
 {
-    return (1 + optimizer->moments) * model->n_values * sizeof(float);
+    return (1 + optimizer->moments) * em_trainable_values(model) * sizeof(float);
 }
 
 static ember_status lay_out(struct em_trainable *t)
@@ -28,8 +43,8 @@ static ember_status lay_out(struct em_trainable *t)
     size_t capacity = 0, offset = 0;
     for (size_t i = 0; i < params->count; i++) {
         const struct em_param *p = params->param[i];
-        const size_t n = ember_tensor_count(&p->tensor);
-        for (size_t first = 0; !p->frozen && first < n; first += BLOCK) {
+        const size_t n = p->frozen ? 0 : ember_tensor_count(&p->tensor);
+        for (size_t first = 0; first < n; first += BLOCK) {
             EM_TRY(em_grow(&t->block, &capacity, t->n_blocks + 1, sizeof *t->block));
             t->block[t->n_blocks++] = (struct em_trainable_block){
                 p, first, offset + first, n - first < BLOCK ? n - first : BLOCK};
@@ -44,11 +59,16 @@ static ember_status lay_out(struct em_trainable *t)
 
 static ember_status take_memory(struct em_trainable *t)
 {
-    if (!em_mul_size(t->model->n_values, sizeof(float), &t->bytes)) return EMBER_E_NOMEM;
+    const struct em_params *params = &t->model->params;
+    if (!em_mul_size(em_trainable_values(t->model), sizeof(float), &t->bytes)) return EMBER_E_NOMEM;
     if (!(t->gradients = em_block_alloc(t->bytes))) return EMBER_E_NOMEM;
     for (size_t i = 0; i < t->optimizer->moments; i++)
         if (!(t->moments[i] = em_block_alloc(t->bytes))) return EMBER_E_NOMEM;
-    return em_model_attach_gradients(t->model, t->gradients);
+    EM_TRY(em_model_attach_gradients(t->model, NULL));
+    for (size_t i = 0; i < params->count; i++)
+        if (!params->param[i]->frozen)
+            params->param[i]->tensor.grad->data = t->gradients + em_trainable_offset(t, i);
+    return EMBER_OK;
 }
 
 ember_status em_trainable_open(struct em_model *model, const struct em_optimizer *optimizer,
@@ -81,10 +101,7 @@ void em_trainable_close(struct em_trainable *t)
 
 size_t em_trainable_offset(const struct em_trainable *t, size_t param)
 {
-    size_t offset = 0;
-    for (size_t i = 0; i < param; i++)
-        offset += ember_tensor_count(&t->model->params.param[i]->tensor);
-    return offset;
+    return trained_values(t->model, param);
 }
 
 static void zero_blocks(void *arg, size_t begin, size_t end, unsigned thread)
@@ -124,6 +141,11 @@ double em_trainable_norm(struct em_trainable *t)
     return sqrt(sum);
 }
 
+static double rate_of(const struct em_param *p, const struct em_update_step *step)
+{
+    return p->lr >= 0 ? p->lr * step->share : p->lr_factor * step->lr;
+}
+
 static void update_blocks(void *arg, size_t begin, size_t end, unsigned thread)
 {
     (void)thread;
@@ -134,7 +156,9 @@ static void update_blocks(void *arg, size_t begin, size_t end, unsigned thread)
                                               : em_f32(&b->param->tensor) + b->first,
                               .gradient = t->gradients + b->offset,
                               .count = b->count,
-                              .decay = b->param->decay};
+                              .lr = rate_of(b->param, &t->step),
+                              .decay = b->param->decay,
+                              .weight_decay = b->param->weight_decay};
         for (size_t m = 0; m < t->optimizer->moments; m++)
             u.moment[m] = t->moments[m] + b->offset;
         t->partial[i] = (double)t->optimizer->update(t->optimizer_options, &t->step, &u);

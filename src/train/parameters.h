@@ -11,7 +11,7 @@
 struct em_trainable {
     struct em_model *model; // borrowed
     struct em_pool *pool;
-    float *gradients;           // [n_values], in the parameters' order
+    float *gradients;           // of what is trained, in the parameters' order
     float *moments[EM_MOMENTS]; // the same layout; NULL where the optimizer has fewer
     size_t bytes;               // of each
     const struct em_optimizer *optimizer;
@@ -23,7 +23,9 @@ struct em_trainable {
     bool dry;
 };
 
-// What em_trainable_open takes: gradients and moments.
+// Values that are trained: neither buffers nor frozen.
+size_t em_trainable_values(const struct em_model *model);
+// What em_trainable_open takes: gradients and moments of these.
 size_t em_trainable_bytes(const struct em_model *model, const struct em_optimizer *optimizer);
 
 // Points the model's gradients into memory of its own; moments are zero.
@@ -50,7 +52,7 @@ const struct em_param *em_trainable_bad_gradient(const struct em_trainable *t, s
 const struct em_param *em_trainable_bad_moment(const struct em_trainable *t, size_t m,
                                                size_t *count);
 
-// Where a parameter's moments and gradient begin in their arrays.
+// Where a parameter's moments and gradient begin in their arrays. Frozen ones have none.
 size_t em_trainable_offset(const struct em_trainable *t, size_t param);
 
 #endif

@@ -299,14 +299,35 @@ ember_status em_recipe_open(const struct em_recipe_request *q, struct em_recipe 
 // What a run may change when it goes on, with all that lies below: nothing that its model, its
 // data, their order or the comparison of its scores depend on. Where the data lie may change: that
 // they are the same is seen by their content.
-static const char *const changeable[] = {
-    "train.steps",           "train.minutes",      "train.lr",           "train.warmup",
-    "train.min_lr_ratio",    "train.clip",         "train.weight_decay", "train.beta1",
-    "train.beta2",           "train.eps",          "train.schedule",     "train.decay_ratio",
-    "train.decay_shape",     "train.eval_every",   "train.save_every",   "train.save_minutes",
-    "train.log_every",       "train.recompute",    "train.accumulate",   "train.dtype",
-    "train.stop_right",      "data.cache",         "data.ids",           "data.tensors",
-    "data.tensors_held_out", "data.sources[].path"};
+static const char *const changeable[] = {"train.steps",
+                                         "train.minutes",
+                                         "train.lr",
+                                         "train.warmup",
+                                         "train.min_lr_ratio",
+                                         "train.clip",
+                                         "train.weight_decay",
+                                         "train.beta1",
+                                         "train.beta2",
+                                         "train.eps",
+                                         "train.schedule",
+                                         "train.decay_ratio",
+                                         "train.decay_shape",
+                                         "train.eval_every",
+                                         "train.save_every",
+                                         "train.save_minutes",
+                                         "train.log_every",
+                                         "train.recompute",
+                                         "train.accumulate",
+                                         "train.dtype",
+                                         "train.groups[].lr",
+                                         "train.groups[].lr_factor",
+                                         "train.groups[].weight_decay",
+                                         "train.stop_right",
+                                         "data.cache",
+                                         "data.ids",
+                                         "data.tensors",
+                                         "data.tensors_held_out",
+                                         "data.sources[].path"};
 
 // Whether `path`, of which "[3]" stands for "[]", is `name` or below it.
 static bool lies_in(const char *path, const char *name)

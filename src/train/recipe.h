@@ -30,6 +30,15 @@ struct em_data_settings { // "data"
     bool eos;
 };
 
+// "train.groups": parameters that train in a way of their own. Of two groups that have a parameter,
+// the later one's word counts where it says something.
+struct em_param_group {
+    const char *pattern;                // of paths, with * and ?; empty: all
+    int role;                           // 0: any, else an ember_role + 1
+    double lr, lr_factor, weight_decay; // below 0: not said
+    bool frozen, says_frozen;
+};
+
 struct em_recipe {
     json_t *json;     // resolved: {"preset", "model", "data", "train", "seed"}
     const char *name; // for messages; borrowed from `arena`
@@ -40,6 +49,8 @@ struct em_recipe {
     struct em_data_settings data;
     struct em_source *sources;
     size_t source_count;
+    struct em_param_group *groups;
+    size_t group_count;
     uint64_t seed;
     bool new_length; // a run that goes on was given other steps or minutes
     const struct em_optimizer *optimizer;
@@ -71,10 +82,17 @@ ember_status em_recipe_resume(const struct em_recipe_request *request, const jso
                               struct em_recipe *recipe) EMBER_CHECKED;
 void em_recipe_close(struct em_recipe *recipe); // {0} is fine
 
+struct em_model;
+// Marks the parameters of every group. A group that has none is EMBER_E_CONFIG. `tell`: a line for
+// each.
+ember_status em_groups_apply(const struct em_recipe *recipe, struct em_model *model,
+                             bool tell) EMBER_CHECKED;
+
 // The option tables, for documentation.
 extern const ember_option em_train_settings_table[];
 extern const ember_option em_data_settings_table[];
 extern const ember_option em_source_table[];
+extern const ember_option em_group_table[];
 
 // ---- the parts, for this room ----
 
@@ -87,6 +105,8 @@ ember_status em_recipe_set(json_t *recipe, const char *assignment) EMBER_CHECKED
 ember_status em_recipe_component(const json_t *train, const char *key, ember_kind kind,
                                  const char *where,
                                  const struct em_component **component) EMBER_CHECKED;
+// "train.groups" into the recipe's arena.
+ember_status em_groups_read(struct em_recipe *recipe) EMBER_CHECKED;
 // Checks a resolved recipe and fills the rest of it from its json.
 ember_status em_recipe_read(struct em_recipe *recipe) EMBER_CHECKED;
 

@@ -174,7 +174,8 @@ static ember_status read_train(struct em_recipe *r)
     EM_TRY(em_recipe_component(train, "optimizer", EMBER_OPTIMIZER, where, &optimizer));
     EM_TRY(em_recipe_component(train, "schedule", EMBER_SCHEDULE, where, &schedule));
     size_t n = collect(optimizer->options, names, 0, MOST);
-    n = collect(schedule->options, names, n, MOST);
+    n = collect(schedule->options, names, n, MOST - 1);
+    names[n++] = "groups";
     names[n] = NULL;
     const size_t own = collect(em_train_settings_table, names, n, MOST);
     json_object_foreach((json_t *)(uintptr_t)train, key, value)
@@ -193,6 +194,7 @@ static ember_status read_train(struct em_recipe *r)
     r->schedule = schedule->impl;
     EM_TRY(read_component(r, train, "optimizer", optimizer, &r->optimizer_options));
     EM_TRY(read_component(r, train, "schedule", schedule, &r->schedule_options));
+    EM_TRY(em_groups_read(r));
     if (r->train.steps && r->train.minutes > 0)
         return em_fail(EMBER_E_CONFIG, "%s: steps and minutes exclude each other", where);
     if (r->train.accumulate > r->train.batch)

@@ -58,7 +58,9 @@ static void add_component(struct level *l, const json_t *object)
 
 static void add_train(struct level *l, const json_t *train)
 {
+    static const char *const groups[] = {"groups", NULL};
     add_table(l, em_train_settings_table);
+    add_names(l, groups);
     add_train_component(l, train, "optimizer");
     add_train_component(l, train, "schedule");
 }
@@ -90,6 +92,8 @@ static void allowed(const json_t *recipe, const json_t *object, const char *root
         add_model(l, object);
     else if (strcmp(root, "data") == 0)
         add_table(l, em_source_table);
+    else if (strcmp(root, "train") == 0 && parent && strcmp(parent, "groups") == 0)
+        add_table(l, em_group_table);
     else if (strcmp(root, "train") == 0)
         add_train_component(l, json_object_get(recipe, "train"), parent);
     else

@@ -20,10 +20,10 @@ static float update(const void *opaque, const struct em_update_step *step,
                     const struct em_update *u)
 {
     const struct rmsprop *o = opaque;
-    const struct em_rmsprop k = {.lr = (float)step->lr,
+    const struct em_rmsprop k = {.lr = (float)u->lr,
                                  .rho = (float)o->rho,
                                  .eps = (float)o->eps,
-                                 .decay = u->decay ? (float)o->weight_decay : 0.0f,
+                                 .decay = (float)em_update_decay(u, o->weight_decay),
                                  .gradient_scale = (float)step->gradient_scale};
     return em_kernels()->rmsprop_f32(u->value, u->moment[0], u->gradient, u->count, &k);
 }

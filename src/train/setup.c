@@ -149,6 +149,7 @@ ember_status em_training_setup(struct em_training *t)
     if (t->run.state) EM_TRY(em_run_load_progress(t));
     EM_TRY(choose_tokenizer(t));
     EM_TRY(open_model(t));
+    EM_TRY(em_groups_apply(&t->recipe, t->model, true));
     EM_TRY(open_data(t));
     EM_TRY(check_same_data(t));
     EM_TRY(em_trainable_open(t->model, t->recipe.optimizer, t->recipe.optimizer_options,

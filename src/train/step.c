@@ -17,6 +17,9 @@ static ember_status prepare_routers(struct em_stepper *s)
     if (!s->figures || !s->routers) return EMBER_E_NOMEM;
     memcpy(s->routers, records, s->n_routers * sizeof *s->routers);
     for (size_t i = 0; i < s->n_routers; i++) {
+        const struct em_param *bias =
+            s->routers[i].bias ? em_params_find(&s->model->params, s->routers[i].bias->name) : NULL;
+        if (bias && bias->held) s->routers[i].bias_rate = 0;
         s->figures[i].load = em_calloc(s->routers[i].routing.n_experts, sizeof(uint64_t));
         if (!s->figures[i].load) return EMBER_E_NOMEM;
     }
@@ -238,7 +241,7 @@ ember_status em_step(struct em_stepper *s, const struct em_step_request *q,
     sum.grad_norm = em_trainable_norm(s->trainable);
     if (!isfinite(sum.grad_norm)) return not_finite_gradient(s, q->step, sum.grad_norm);
     const double scale = q->clip > 0 && sum.grad_norm > q->clip ? q->clip / sum.grad_norm : 1;
-    const struct em_update_step update = {q->step + 1, q->lr, scale};
+    const struct em_update_step update = {q->step + 1, q->lr, scale, q->share};
     const struct em_param *bad = em_trainable_update(s->trainable, &update, q->dry);
     if (q->dry) {
         em_trainable_zero_moments(s->trainable);

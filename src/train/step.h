@@ -44,7 +44,8 @@ struct em_step_request {
     const struct em_batches *batches;
     uint64_t step; // 0: the first
     double lr, clip;
-    bool dry; // for timing: all the work, but parameters stay, and moments are zero afterwards
+    double share; // of the peak that lr is
+    bool dry;     // for timing: all the work, but parameters stay, and moments are zero afterwards
 };
 struct em_step_figures {
     double loss;      // mean over scored places, nats

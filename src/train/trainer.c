@@ -67,17 +67,25 @@ static uint64_t warmup_steps(const struct em_training *t)
     return (uint64_t)fmin(w < 1 ? floor(w * steps + 0.5) : floor(w), steps);
 }
 
+// Of the step that comes, under a schedule with such a peak.
+static double rate(const struct em_training *t, double peak)
+{
+    return em_learning_rate(t->recipe.schedule, t->recipe.schedule_options, peak, t->progress.step,
+                            t->progress.steps, warmup_steps(t));
+}
+
 static ember_status one_step(struct em_training *t, struct display *d)
 {
     struct em_progress *p = &t->progress;
     const struct em_train_settings *o = &t->recipe.train;
     struct em_step_figures figures;
-    const double start = em_clock_seconds(),
-                 lr = em_learning_rate(t->recipe.schedule, t->recipe.schedule_options, o->lr,
-                                       p->step, p->steps, warmup_steps(t));
+    const double start = em_clock_seconds(), lr = rate(t, o->lr);
     EM_TRY(em_step(&t->stepper,
-                   &(struct em_step_request){
-                       .batches = &t->batches, .step = p->step, .lr = lr, .clip = o->clip},
+                   &(struct em_step_request){.batches = &t->batches,
+                                             .step = p->step,
+                                             .lr = lr,
+                                             .share = rate(t, 1),
+                                             .clip = o->clip},
                    &figures));
     const double seconds = em_clock_seconds() - start;
     p->step++;

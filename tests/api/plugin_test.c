@@ -81,7 +81,7 @@ static void descriptors_that_are_not_whole_are_refused(void **state)
         ember_status status;
         const char *message;
     } cases[] = {
-        {"ABI", EMBER_E_UNSUPPORTED, "a plug-in for interface 2; this library ("},
+        {"ABI", EMBER_E_UNSUPPORTED, "a plug-in for interface 3; this library ("},
         {"NAME", EMBER_E_CONFIG, "a plug-in without a name like"},
         {"VERSION", EMBER_E_CONFIG, "the plug-in refused has no version"},
         {"EMPTY", EMBER_E_CONFIG, "brings no components"},

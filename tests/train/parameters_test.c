@@ -59,22 +59,23 @@ static void adamw_is_what_its_paper_says(void **state)
     (void)state;
     struct subject s;
     open_subject(&s, 2);
-    const size_t n = s.model->n_values;
+    const size_t n = em_trainable_values(s.model);
     double *p = em_calloc(n, sizeof *p), *m = em_calloc(n, sizeof *m), *v = em_calloc(n, sizeof *v);
     size_t at = 0;
     for (size_t i = 0; i < s.model->params.count; i++) {
         const ember_tensor *t = &s.model->params.param[i]->tensor;
+        if (s.model->params.param[i]->frozen) continue;
         for (size_t j = 0; j < ember_tensor_count(t); j++)
             p[at++] = (double)em_f32(t)[j];
     }
     for (unsigned step = 1; step <= 3; step++) {
-        const struct em_update_step update = {step, 0.01 * step, 0.5};
+        const struct em_update_step update = {step, 0.01 * step, 0.5, 1};
         fill_random(s.trainable.gradients, n, step);
         at = 0;
         for (size_t i = 0; i < s.model->params.count; i++) {
             const struct em_param *param = s.model->params.param[i];
-            for (size_t j = 0; j < ember_tensor_count(&param->tensor); j++, at++) {
-                if (param->frozen) continue;
+            for (size_t j = 0; !param->frozen && j < ember_tensor_count(&param->tensor);
+                 j++, at++) {
                 const double g = 0.5 * (double)s.trainable.gradients[at];
                 m[at] = adamw.beta1 * m[at] + (1 - adamw.beta1) * g;
                 v[at] = adamw.beta2 * v[at] + (1 - adamw.beta2) * g * g;
@@ -88,6 +89,7 @@ static void adamw_is_what_its_paper_says(void **state)
         at = 0;
         for (size_t i = 0; i < s.model->params.count; i++) {
             const ember_tensor *t = &s.model->params.param[i]->tensor;
+            if (s.model->params.param[i]->frozen) continue;
             for (size_t j = 0; j < ember_tensor_count(t); j++, at++)
                 CHECK_NEAR(em_f32(t)[j], p[at], 2e-6, "%s[%zu], step %u", t->name, j, step);
         }
@@ -109,27 +111,28 @@ static void rmsprop_divides_by_the_root_of_the_mean_square(void **state)
     static const struct rmsprop o = {0.3, 0.9, 1e-7};
     struct subject s;
     open_subject_of(&s, 2, "rmsprop", &o);
-    const size_t n = s.model->n_values;
+    const size_t n = em_trainable_values(s.model);
     double *p = em_calloc(n, sizeof *p), *v = em_calloc(n, sizeof *v);
     size_t at = 0;
     for (size_t i = 0; i < s.model->params.count; i++) {
         const ember_tensor *t = &s.model->params.param[i]->tensor;
+        if (s.model->params.param[i]->frozen) continue;
         for (size_t j = 0; j < ember_tensor_count(t); j++)
             p[at++] = (double)em_f32(t)[j];
     }
     for (unsigned step = 1; step <= 3; step++) {
-        const struct em_update_step update = {step, 0.01 / step, 0.25};
+        const struct em_update_step update = {step, 0.01 / step, 0.25, 1};
         fill_random(s.trainable.gradients, n, step);
         assert_null(em_trainable_update(&s.trainable, &update, false));
         at = 0;
         for (size_t i = 0; i < s.model->params.count; i++) {
             const struct em_param *param = s.model->params.param[i];
-            for (size_t j = 0; j < ember_tensor_count(&param->tensor); j++, at++) {
+            for (size_t j = 0; !param->frozen && j < ember_tensor_count(&param->tensor);
+                 j++, at++) {
                 const double g = 0.25 * (double)s.trainable.gradients[at];
                 v[at] = o.rho * v[at] + (1 - o.rho) * g * g;
                 const double decay = param->decay ? o.weight_decay : 0;
-                if (!param->frozen)
-                    p[at] -= update.lr * (g / (sqrt(v[at]) + o.eps) + decay * p[at]);
+                p[at] -= update.lr * (g / (sqrt(v[at]) + o.eps) + decay * p[at]);
                 CHECK_NEAR(em_f32(&param->tensor)[j], p[at], 2e-6, "%s[%zu], step %u",
                            param->tensor.name, j, step);
             }
@@ -147,7 +150,7 @@ static void only_matrices_decay(void **state)
     open_subject(&s, 1);
     // Without a gradient nothing but decay moves a parameter.
     em_trainable_zero_gradients(&s.trainable);
-    em_trainable_update(&s.trainable, &(struct em_update_step){1, 0.5, 1}, false);
+    em_trainable_update(&s.trainable, &(struct em_update_step){1, 0.5, 1, 1}, false);
     size_t decayed = 0, kept = 0;
     for (size_t i = 0; i < s.model->params.count; i++) {
         const struct em_param *p = s.model->params.param[i];
@@ -171,12 +174,11 @@ static void the_norm_is_the_same_at_any_number_of_threads(void **state)
         struct subject s;
         open_subject(&s, threads);
         size_t at = 0;
-        fill_random(s.trainable.gradients, s.model->n_values, 9);
+        fill_random(s.trainable.gradients, em_trainable_values(s.model), 9);
         for (size_t i = 0; i < s.model->params.count && threads == 1; i++) {
             const struct em_param *p = s.model->params.param[i];
-            for (size_t j = 0; j < ember_tensor_count(&p->tensor); j++, at++)
-                if (!p->frozen)
-                    sum += (double)s.trainable.gradients[at] * (double)s.trainable.gradients[at];
+            for (size_t j = 0; !p->frozen && j < ember_tensor_count(&p->tensor); j++, at++)
+                sum += (double)s.trainable.gradients[at] * (double)s.trainable.gradients[at];
         }
         norm[threads - 1] = em_trainable_norm(&s.trainable);
         close_subject(&s);
@@ -217,11 +219,11 @@ static void a_dry_update_leaves_parameters(void **state)
     const size_t bytes = s.model->memory_bytes;
     void *before = em_alloc(bytes);
     memcpy(before, s.model->memory, bytes);
-    fill_random(s.trainable.gradients, s.model->n_values, 2);
-    em_trainable_update(&s.trainable, &(struct em_update_step){1, 0.5, 1}, true);
+    fill_random(s.trainable.gradients, em_trainable_values(s.model), 2);
+    em_trainable_update(&s.trainable, &(struct em_update_step){1, 0.5, 1, 1}, true);
     em_trainable_zero_moments(&s.trainable);
     assert_memory_equal(before, s.model->memory, bytes);
-    for (size_t i = 0; i < s.model->n_values; i++)
+    for (size_t i = 0; i < em_trainable_values(s.model); i++)
         assert_true(s.trainable.moments[0][i] == 0 && s.trainable.moments[1][i] == 0);
     em_free(before);
     close_subject(&s);

@@ -135,7 +135,8 @@ static void bad_values_name_file_path_and_range(void **state)
         {"\"t\"", "{\"batch\": 2, \"accumulate\": 3}", "train.accumulate is 3"},
         {"\"t\"", "{\"dtype\": \"f16\"}", "it has to be one of auto|f32|bf16"},
         {"{}", "{}", "data is needed"},
-        {"{\"sources\": [\"a\"], \"ids\": \"b\"}", "{}", "sources, ids and tensors exclude each other"},
+        {"{\"sources\": [\"a\"], \"ids\": \"b\"}", "{}",
+         "sources, ids and tensors exclude each other"},
         {"{\"sources\": [{\"name\": \"a\"}]}", "{}", "data.sources[0].path is needed"},
         {"{\"sources\": [3]}", "{}", "data.sources[0] has to be a path"},
         {"{\"held_out\": 2}", "{}", "data.held_out is 2; it has to be within 0 and 0.9"},
@@ -243,7 +244,7 @@ static void every_key_is_documented(void **state)
 {
     (void)state;
     static const ember_option *const tables[] = {em_train_settings_table, em_data_settings_table,
-                                                 em_source_table};
+                                                 em_source_table, em_group_table};
     struct em_buf page = {0};
     CHECK_OK(em_read_file(EMBER_SOURCE_DIR "/docs/configs.md", 0, &page));
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)

@@ -68,7 +68,11 @@ static ember_status declare(struct em_implicit_filter *f, ember_build *b, const 
     char path[64];
     snprintf(path, sizeof path, "%s.%s", prefix, name);
     EMBER_TRY(ember_param(b, param, path, init, EMBER_ROLE_CONVOLUTION, dim, ndim));
-    ember_param_fill(b, *param, &(ember_filling){.fill = fill, .context = f, .no_decay = true});
+    // The original trains what stands for positions at 1e-5, beside 6e-4 of the rest.
+    const float factor = fill == fill_positions ? 1.0f / 60 : 1;
+    ember_param_fill(
+        b, *param,
+        &(ember_filling){.fill = fill, .context = f, .no_decay = true, .lr_factor = factor});
     return EMBER_OK;
 }
 
