@@ -6,7 +6,7 @@
 struct arguments {
     const char *model, *in, *out;
     size_t chunk;
-    bool gradients, chunked;
+    bool gradients, chunked, masked;
 };
 
 #define ARGUMENT(field) offsetof(struct arguments, field)
@@ -21,6 +21,8 @@ static const struct cli_option options[] = {
      .suggest = CLI_FILES, .needed = true},
     {"grad", CLI_FLAG, ARGUMENT(gradients),
      .help = "also the loss, and its gradient for every parameter"},
+    {"masked", CLI_FLAG, ARGUMENT(masked),
+     .help = "leave out places where FILE's mask [B, T] is 0; their time is the next one's"},
     {"chunk", CLI_SIZE, ARGUMENT(chunk), "N", "tokens at a time, through the carried state",
      .otherwise = "all at once", .min = 1, .max = 1e9, .given = ARGUMENT(chunked)},
     {0},
@@ -31,14 +33,16 @@ static int run(const struct cli_common *common, void *arguments)
     const struct arguments *a = arguments;
     if (a->gradients && a->chunked)
         return cli_usage(&command_forward, "--grad and --chunk exclude each other");
-    const ember_forward_options how = {
-        .runtime = common->runtime, .gradients = a->gradients, .chunk = a->chunk};
+    const ember_forward_options how = {.runtime = common->runtime,
+                                       .gradients = a->gradients,
+                                       .chunk = a->chunk,
+                                       .masked = a->masked};
     return cli_fail(ember_forward_file(a->model, a->in, a->out, &how));
 }
 
 const struct cli_command command_forward = {
     .name = "forward",
-    .usage = "MODEL --in FILE --out FILE [--grad] [--chunk N]",
+    .usage = "MODEL --in FILE --out FILE [--grad] [--masked] [--chunk N]",
     .help = "logits, loss and gradients of a model for given tokens",
     .description = "Each row is one sequence from position 0 and an empty state.",
     .examples = "ember forward my-model --in ids.safetensors --out logits.safetensors",

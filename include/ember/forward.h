@@ -15,6 +15,7 @@ typedef struct ember_forward_options {
     ember_runtime runtime; /**< compute: default f32 */
     bool gradients;        /**< also `loss` and `grad.NAME` for every parameter */
     size_t chunk;          /**< tokens at a time through the carried state; 0: all at once */
+    bool masked;           /**< leave out what `mask` of the file says; see below */
 } ember_forward_options;
 
 /**
@@ -31,12 +32,17 @@ typedef struct ember_forward_options {
  * `inputs`: the mean squared output), and `grad.NAME` in the parameter's shape in the model's
  * files, zeros where nothing reached it; buffers have none. Left as it was on failure.
  * @param options  NULL: all defaults.
+ *
+ * With `masked`, `mask` [B, T] (i32 or i64, 0 or 1) is read too, as training reads it: a place of 0
+ * was not observed. It is left out, and its time is added to the next one's span, so that the state
+ * goes on over it; its outputs are zeros, and it has no part in the loss.
+ *
  * @retval EMBER_E_USAGE   gradients together with chunk.
  * @retval EMBER_E_FORMAT  `in` is malformed or lacks the tensor that the model reads.
  * @retval EMBER_E_SHAPE   a tensor of `in` has a shape or type that the model cannot read, or a
  * loss is wanted of rows of one token.
- * @retval EMBER_E_RANGE   an id outside the vocabulary, an input that is not finite, or a time span
- * that is not positive.
+ * @retval EMBER_E_RANGE   an id outside the vocabulary, an input that is not finite, a time
+ * span that is not positive, or a mask that leaves nothing of a row.
  * @retval EMBER_E_NUMERIC the model's weights or what it computes of them are not finite; the
  * message names the tensor, or the layer that is the first to be at fault.
  * @retval EMBER_E_IO      a file cannot be read or written.

@@ -18,6 +18,7 @@ ember_status ember_forward_file(const char *model, const char *in, const char *o
                                  &(struct em_forward_job){.backend = runtime.backend,
                                                           .bf16 = runtime.bf16,
                                                           .gradients = options->gradients,
+                                                          .masked = options->masked,
                                                           .pool = runtime.pool,
                                                           .chunk = options->chunk});
     em_model_close(m);

@@ -7,18 +7,6 @@
 #include "base/rng.h"
 #include "formats/hash.h"
 
-static int64_t integer_at(const struct em_st_tensor *t, size_t i)
-{
-    int32_t narrow;
-    int64_t wide;
-    if (t->dtype == EM_ST_I64) {
-        memcpy(&wide, t->data + 8 * i, sizeof wide);
-        return wide;
-    }
-    memcpy(&narrow, t->data + 4 * i, sizeof narrow);
-    return narrow;
-}
-
 static ember_status check_floats(const char *path, const char *name, const struct em_st_tensor *t,
                                  const size_t *shape, size_t rank, bool positive)
 {
@@ -53,7 +41,7 @@ static ember_status check_integers(const struct em_tensor_source *s, const char 
                        em_st_dtype_name(t->dtype),
                        em_st_shape_text(t->shape, t->rank, found, sizeof found));
     for (size_t i = 0; i < t->elements; i++) {
-        const int64_t v = integer_at(t, i);
+        const int64_t v = em_st_integer(t, i);
         if ((v < least || v > most) && !(none && v == -100))
             return em_fail(EMBER_E_RANGE, "%s: %s[%zu] is %lld; it has to be %lld to %lld%s", path,
                            name, i, (long long)v, (long long)least, (long long)most,
@@ -84,12 +72,12 @@ static ember_status check_read(struct em_tensor_source *s, const char *path,
 
 static size_t length_at(const struct em_tensor_source *s, size_t row)
 {
-    return s->lengths ? (size_t)integer_at(s->lengths, row) : s->seq;
+    return s->lengths ? (size_t)em_st_integer(s->lengths, row) : s->seq;
 }
 
 static bool observed(const struct em_tensor_source *s, size_t place)
 {
-    return !s->mask || integer_at(s->mask, place) != 0;
+    return !s->mask || em_st_integer(s->mask, place) != 0;
 }
 
 // A sequence of nothing has no output.
@@ -184,8 +172,8 @@ static void fill_place(const struct em_tensor_source *s, size_t from, float gap,
         out->timespans[n] = span + gap;
     }
     if (s->targets && places) copy(out->values + n * s->made, s->targets, from * s->made, s->made);
-    out->tokens[n] = s->ids ? (int32_t)integer_at(s->ids, from) : 0;
-    out->targets[n] = s->targets ? 0 : places ? (int32_t)integer_at(s->labels, from) : -100;
+    out->tokens[n] = s->ids ? (int32_t)em_st_integer(s->ids, from) : 0;
+    out->targets[n] = s->targets ? 0 : places ? (int32_t)em_st_integer(s->labels, from) : -100;
 }
 
 ember_status em_tensors_fill(const struct em_tensor_source *s, uint64_t step, size_t first,
@@ -217,7 +205,7 @@ ember_status em_tensors_fill(const struct em_tensor_source *s, uint64_t step, si
         }
         if (s->targets && !places)
             copy(out->values + r * s->made, s->targets, (at + r) * s->made, s->made);
-        if (s->labels && !places) out->targets[n - 1] = (int32_t)integer_at(s->labels, at + r);
+        if (s->labels && !places) out->targets[n - 1] = (int32_t)em_st_integer(s->labels, at + r);
         out->labels[r] = 0;
         out->bytes[r] = 0;
         out->offset[r + 1] = n;
@@ -241,7 +229,7 @@ uint64_t em_tensors_scored(const struct em_tensor_source *s, uint64_t step)
     for (size_t r = 0; r < s->batch; r++)
         for (size_t t = 0; t < length_at(s, at + r); t++)
             scored += observed(s, (at + r) * s->seq + t) &&
-                      (!s->labels || integer_at(s->labels, (at + r) * s->seq + t) >= 0);
+                      (!s->labels || em_st_integer(s->labels, (at + r) * s->seq + t) >= 0);
     return scored;
 }
 

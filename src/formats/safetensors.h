@@ -104,6 +104,8 @@ ember_status em_st_to_f32(enum em_st_dtype dtype, const void *from, float *to,
                           size_t n) EMBER_CHECKED;
 ember_status em_st_tensor_f32(const struct em_st_tensor *tensor,
                               float *to) EMBER_CHECKED; // names the tensor
+// Element i of a tensor of I32 or I64.
+int64_t em_st_integer(const struct em_st_tensor *tensor, size_t i);
 
 // A tensor to be written; all borrowed. Where `data` is NULL, the file's source is asked for it.
 struct em_st_output {

@@ -87,6 +87,18 @@ ember_status em_st_to_f32(enum em_st_dtype dtype, const void *from, float *to, s
     }
 }
 
+int64_t em_st_integer(const struct em_st_tensor *t, size_t i)
+{
+    int32_t narrow;
+    int64_t wide;
+    if (t->dtype == EM_ST_I64) {
+        memcpy(&wide, t->data + i * sizeof wide, sizeof wide);
+        return wide;
+    }
+    memcpy(&narrow, t->data + i * sizeof narrow, sizeof narrow);
+    return narrow;
+}
+
 ember_status em_st_tensor_f32(const struct em_st_tensor *tensor, float *to)
 {
     const ember_status status = em_st_to_f32(tensor->dtype, tensor->data, to, tensor->elements);

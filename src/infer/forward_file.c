@@ -11,33 +11,37 @@
 
 enum { QUIET_SECONDS = 2 };
 
-// What a row-by-row pass reads: B sequences of T tokens.
+// What a row-by-row pass reads: B sequences of T tokens. Those of a row that a mask leaves come
+// first in it.
 struct input {
     size_t B, T;
     int32_t *tokens;  // [B, T], or
     float *values;    // [B, T, D]
     float *timespans; // [B, T], NULL: 1
+    bool *seen;       // [B, T], NULL: all
 };
+
+static size_t length_of(const struct input *in, size_t row)
+{
+    size_t length = 0;
+    for (size_t t = 0; in->seen && t < in->T; t++)
+        length += in->seen[row * in->T + t];
+    return in->seen ? length : in->T;
+}
 
 static void input_deinit(struct input *in)
 {
     em_free(in->tokens);
     em_free(in->values);
     em_free(in->timespans);
+    em_free(in->seen);
 }
 
 static ember_status read_integers(const struct em_st_tensor *t, const char *path, size_t limit,
                                   int32_t *to)
 {
     for (size_t i = 0; i < t->elements; i++) {
-        int64_t v;
-        int32_t v32;
-        if (t->dtype == EM_ST_I64) {
-            memcpy(&v, t->data + i * sizeof v, sizeof v);
-        } else {
-            memcpy(&v32, t->data + i * sizeof v32, sizeof v32);
-            v = v32;
-        }
+        const int64_t v = em_st_integer(t, i);
         if (v < 0 || (uint64_t)v >= limit)
             return em_fail(EMBER_E_RANGE,
                            "%s: input_ids[%zu] is %lld; the vocabulary has %zu tokens", path, i,
@@ -101,6 +105,58 @@ static ember_status read_values(const struct em_safetensors *file, const struct 
     return EMBER_OK;
 }
 
+// Moves what is left of a row to its front. The time of what is not is added to the next span.
+static void close_gaps(struct input *in, size_t row, size_t width)
+{
+    const size_t first = row * in->T;
+    size_t n = first;
+    float gap = 0;
+    for (size_t at = first; at < first + in->T; at++) {
+        const float span = in->timespans ? in->timespans[at] : 1;
+        if (!in->seen[at]) {
+            gap += span;
+            continue;
+        }
+        if (in->tokens) in->tokens[n] = in->tokens[at];
+        if (in->values)
+            memmove(in->values + n * width, in->values + at * width, width * sizeof *in->values);
+        if (in->timespans) in->timespans[n] = span + gap;
+        gap = 0;
+        n++;
+    }
+}
+
+static ember_status read_mask(const struct em_safetensors *file, const struct em_model *m,
+                              struct input *in)
+{
+    const char *path = em_safetensors_path(file);
+    const struct em_st_tensor *t = em_safetensors_find(file, "mask");
+    if (!t) return em_fail(EMBER_E_FORMAT, "%s: has no tensor mask, which was asked for", path);
+    if (t->rank != 2 || (t->dtype != EM_ST_I32 && t->dtype != EM_ST_I64) || t->shape[0] != in->B ||
+        t->shape[1] != in->T)
+        return em_fail(EMBER_E_SHAPE, "%s: mask has to be [%zu, %zu] of I32 or I64", path, in->B,
+                       in->T);
+    if (!(in->seen = em_calloc(t->elements, sizeof *in->seen))) return EMBER_E_NOMEM;
+    for (size_t i = 0; i < t->elements; i++) {
+        const int64_t v = em_st_integer(t, i);
+        if (v != 0 && v != 1)
+            return em_fail(EMBER_E_RANGE, "%s: mask[%zu] is %lld; it has to be 0 or 1", path, i,
+                           (long long)v);
+        in->seen[i] = v != 0;
+    }
+    if (in->values && !in->timespans) {
+        if (!(in->timespans = em_calloc(t->elements, sizeof(float)))) return EMBER_E_NOMEM;
+        for (size_t i = 0; i < t->elements; i++)
+            in->timespans[i] = 1;
+    }
+    for (size_t row = 0; row < in->B; row++) {
+        if (!length_of(in, row))
+            return em_fail(EMBER_E_RANGE, "%s: mask leaves nothing of row %zu", path, row);
+        close_gaps(in, row, m->input_size);
+    }
+    return EMBER_OK;
+}
+
 // The whole result is as large as the answer: it is collected, then written at once.
 struct result {
     float *logits;   // [B, T, V]
@@ -127,7 +183,7 @@ static ember_status not_finite(const struct em_model *m, const struct input *in,
 {
     size_t offset[2];
     char where[512];
-    const ember_batch batch = rows_batch(m, in, row, 0, in->T, offset);
+    const ember_batch batch = rows_batch(m, in, row, 0, length_of(in, row), offset);
     em_model_diagnose(
         m,
         &(struct em_diagnosis){.backend = job->backend,
@@ -168,6 +224,19 @@ static void show(void *context, double share)
     em_progress(false, "forward %.0f %%", 100 * (s->begin + share * s->size));
 }
 
+// Outputs back to the places that they are of, and zeros to those that were left out.
+static void open_gaps(const struct input *in, size_t row, size_t width, float *outputs)
+{
+    size_t n = length_of(in, row);
+    for (size_t t = in->T; in->seen && t-- > 0;) {
+        float *to = outputs + t * width;
+        if (in->seen[row * in->T + t])
+            memmove(to, outputs + --n * width, width * sizeof *to);
+        else
+            memset(to, 0, width * sizeof *to);
+    }
+}
+
 static ember_status run_logits(struct em_model *m, const struct input *in,
                                const struct em_forward_job *job, float *logits)
 {
@@ -189,14 +258,15 @@ static ember_status run_logits(struct em_model *m, const struct input *in,
     EM_TRY_GOTO(status, out, em_state_create(em_program_layout(p), &state));
     const size_t width = outputs.logits->dim[1];
     for (size_t row = 0; row < in->B; row++) {
+        const size_t T = length_of(in, row);
         em_state_reset(state);
-        for (size_t begin = 0; begin < in->T; begin += chunk) {
-            const size_t end = begin + chunk < in->T ? begin + chunk : in->T;
+        for (size_t begin = 0; begin < T; begin += chunk) {
+            const size_t end = begin + chunk < T ? begin + chunk : T;
             size_t offset[2];
             ember_batch batch = rows_batch(m, in, row, begin, end, offset);
             if (job->chunk) batch.state_in = batch.state_out = &state;
-            shown.begin = ((double)row + (double)begin / (double)in->T) / (double)in->B;
-            shown.size = (double)(end - begin) / (double)in->T / (double)in->B;
+            shown.begin = ((double)row + (double)begin / (double)T) / (double)in->B;
+            shown.size = (double)(end - begin) / (double)T / (double)in->B;
             EM_TRY_GOTO(status, out,
                         em_program_forward(p, &(struct em_run){.batch = &batch,
                                                                .loss_scale = 1,
@@ -210,6 +280,7 @@ static ember_status run_logits(struct em_model *m, const struct input *in,
                 goto out;
             }
         }
+        if (!m->pooled) open_gaps(in, row, width, logits + row * in->T * width);
     }
     if (shown.any) em_progress(true, "forward 100 %%");
 out:
@@ -243,13 +314,16 @@ static ember_status run_gradients(struct em_model *m, const struct input *in,
     }
     EM_TRY_GOTO(status, out, em_model_record(m, p, EM_HEAD_LOSS, &outputs));
     EM_TRY_GOTO(status, out, em_program_allocate(p));
-    const size_t scored = m->language_model ? in->B * (in->T - 1) : in->B * (m->pooled ? 1 : in->T);
+    size_t scored = 0;
+    for (size_t row = 0; row < in->B; row++)
+        scored += m->language_model ? length_of(in, row) - 1 : m->pooled ? 1 : length_of(in, row);
     double loss = 0;
-    for (size_t row = 0; row < in->B; row++) {
+    for (size_t row = 0; row < in->B && scored; row++) {
+        const size_t T = length_of(in, row);
         size_t offset[2];
-        ember_batch batch = rows_batch(m, in, row, 0, in->T, offset);
-        for (size_t t = 0; m->language_model && t < in->T; t++)
-            targets[t] = t + 1 < in->T ? batch.tokens[t + 1] : -1;
+        ember_batch batch = rows_batch(m, in, row, 0, T, offset);
+        for (size_t t = 0; m->language_model && t < T; t++)
+            targets[t] = t + 1 < T ? batch.tokens[t + 1] : -1;
         if (m->language_model) batch.targets = targets;
         const struct em_run run = {
             .batch = &batch, .gradients = true, .loss_scale = 1 / (double)scored};
@@ -257,6 +331,7 @@ static ember_status run_gradients(struct em_model *m, const struct input *in,
         EM_TRY_GOTO(status, out, em_program_backward(p));
         loss += (double)em_f32(outputs.loss)[0];
     }
+    if (!scored) status = em_fail(EMBER_E_SHAPE, "a loss needs rows of at least 2 tokens");
     result->loss = (float)loss;
 out:
     em_program_destroy(p);
@@ -308,8 +383,6 @@ static ember_status run(struct em_model *m, const struct input *in, const char *
     struct result result = {0};
     size_t n;
     ember_status status = EMBER_E_NOMEM;
-    if (job->gradients && m->language_model && in->T < 2)
-        return em_fail(EMBER_E_SHAPE, "a loss needs rows of at least 2 tokens");
     if (!em_mul_size(in->B * in->T, m->output_size, &n) ||
         !(result.logits = em_calloc(n, sizeof(float))))
         goto out;
@@ -341,6 +414,7 @@ ember_status em_forward_file(struct em_model *m, const char *in, const char *out
     EM_TRY(em_safetensors_open(in, &file));
     ember_status status =
         m->vocabulary ? read_tokens(file, m, &input) : read_values(file, m, &input);
+    if (status == EMBER_OK && job->masked) status = read_mask(file, m, &input);
     em_safetensors_close(file);
     if (status == EMBER_OK) status = run(m, &input, out, job);
     input_deinit(&input);

@@ -6,7 +6,7 @@
 
 struct em_forward_job {
     enum em_backend backend;
-    bool bf16, gradients;
+    bool bf16, gradients, masked;
     struct em_pool *pool;
     size_t chunk;
 };

@@ -176,6 +176,138 @@ static void pieces_give_what_the_whole_gives(void **state)
     em_free(whole);
 }
 
+// A row with what the mask leaves of it as a file of its own, in which the spans have the time of
+// what was left out.
+static const char *row_alone(size_t row, const int32_t *mask, bool timed, size_t *n)
+{
+    static float x[T * I], span[T];
+    float gap = 0;
+    *n = 0;
+    for (size_t t = row * T; t < (row + 1) * T; t++) {
+        const float own = timed ? spans[t] : 1;
+        if (!mask[t]) {
+            gap += own;
+            continue;
+        }
+        memcpy(x + *n * I, inputs + t * I, I * sizeof *x);
+        span[(*n)++] = own + gap;
+        gap = 0;
+    }
+    const size_t shape[] = {1, *n, I};
+    const char *path = scratch("row.safetensors");
+    CHECK_OK(em_safetensors_write(
+        path,
+        &(struct em_st_write){
+            .tensors =
+                (const struct em_st_output[]){
+                    {.name = "inputs", .shape = shape, .rank = 3, .dtype = EM_ST_F32, .data = x},
+                    {.name = "timespans",
+                     .shape = shape,
+                     .rank = 2,
+                     .dtype = EM_ST_F32,
+                     .data = span}},
+            .count = 2}));
+    return path;
+}
+
+static const char *masked_file(const void *mask, enum em_st_dtype dtype, const size_t *shape,
+                               bool timed)
+{
+    static const size_t full[] = {B, T, I}, flat[] = {B, T};
+    (void)input_file(I);
+    struct em_st_output t[3] = {
+        {.name = "inputs", .shape = full, .rank = 3, .dtype = EM_ST_F32, .data = inputs},
+        {.name = "mask", .shape = shape ? shape : flat, .rank = 2, .dtype = dtype, .data = mask},
+        {.name = "timespans", .shape = flat, .rank = 2, .dtype = EM_ST_F32, .data = spans}};
+    return write_tensors(t, timed ? 3 : 2);
+}
+
+// The last row ends in places that were not observed: they change nothing.
+static void masked_places_are_as_if_they_were_not_there(void **state)
+{
+    (void)state;
+    static const char *const cells[] = {"cfc", "ltc", "gru"};
+    static const int32_t mask[B * T] = {0, 0, 1, 0, 1, 1, 0, 1, 1, 1, 1, 1, 0, 0};
+    const size_t shape[] = {B, T, M};
+    for (size_t c = 0; c < 6; c++) {
+        char text[400];
+        const bool timed = c % 2;
+        snprintf(text, sizeof text,
+                 "{\"model_type\": \"ember\", \"vocab_size\": 0, \"hidden_size\": 8, "
+                 "\"input_size\": 3, \"output_size\": 5, \"initializer_range\": 0.4, \"blocks\": "
+                 "[{\"type\": \"pre_norm\", \"sequence\": \"%s\"}]}",
+                 cells[c / 2]);
+        const char *model = make_model(text), *out = test_path(model, "out.safetensors"),
+                   *alone = test_path(model, "alone.safetensors");
+        ember_forward_options options = {.masked = true, .gradients = true};
+        CHECK_OK(
+            ember_forward_file(model, masked_file(mask, EM_ST_I32, NULL, timed), out, &options));
+        float *y = read_tensor(out, "outputs", shape, 3),
+              *loss = read_tensor(out, "loss", (size_t[]){1}, 1);
+        double sum = 0;
+        size_t seen = 0;
+        for (size_t row = 0; row < B; row++) {
+            size_t n, at = 0;
+            const char *in = row_alone(row, mask, timed, &n);
+            CHECK_OK(ember_forward_file(model, in, alone, NULL));
+            float *z = read_tensor(alone, "outputs", (size_t[]){1, n, M}, 3);
+            for (size_t t = 0; t < T; t++)
+                for (size_t m = 0; m < M; m++) {
+                    const double value = (double)y[(row * T + t) * M + m];
+                    CHECK_NEAR(value, mask[row * T + t] ? z[at * M + m] : 0, 0, "%s, %zu, %zu",
+                               cells[c / 2], row, t);
+                    sum += value * value;
+                    if (m == M - 1) at += (size_t)mask[row * T + t];
+                }
+            seen += n;
+            em_free(z);
+        }
+        CHECK_NEAR(*loss, sum / (double)(seen * M), 1e-6, "%s", cells[c / 2]);
+        em_free(loss);
+        for (options = (ember_forward_options){.masked = true, .chunk = 1}; options.chunk < 7;
+             options.chunk += 2) {
+            CHECK_OK(ember_forward_file(model, masked_file(mask, EM_ST_I32, NULL, timed), out,
+                                        &options));
+            float *pieces = read_tensor(out, "outputs", shape, 3);
+            for (size_t i = 0; i < B * T * M; i++)
+                CHECK_NEAR(pieces[i], y[i], 1e-5, "chunk %zu, %zu", options.chunk, i);
+            em_free(pieces);
+        }
+        em_free(y);
+    }
+}
+
+// Without being asked for, a mask is a tensor like any other that is not read.
+static void a_mask_is_read_where_it_is_asked_for(void **state)
+{
+    (void)state;
+    const char *model = make_model(configs[0]), *out = scratch("mask-out.safetensors");
+    static int32_t mask[B * T];
+    static int64_t wide[B * T];
+    const ember_forward_options options = {.masked = true};
+    const size_t turned[] = {T, B};
+    CHECK_OK(ember_forward_file(model, masked_file(mask, EM_ST_I32, NULL, true), out, NULL));
+    CHECK_FAILS(ember_forward_file(model, masked_file(mask, EM_ST_I32, NULL, true), out, &options),
+                EMBER_E_RANGE, "mask leaves nothing of row 0");
+    for (size_t i = 0; i < B * T; i++)
+        mask[i] = 1;
+    CHECK_OK(ember_forward_file(model, masked_file(mask, EM_ST_I32, NULL, true), out, &options));
+    mask[3] = 2;
+    CHECK_FAILS(ember_forward_file(model, masked_file(mask, EM_ST_I32, NULL, true), out, &options),
+                EMBER_E_RANGE, "mask[3] is 2; it has to be 0 or 1");
+    CHECK_FAILS(
+        ember_forward_file(model, masked_file(mask, EM_ST_I32, turned, true), out, &options),
+        EMBER_E_SHAPE, "mask has to be [2, 7] of I32 or I64");
+    CHECK_FAILS(ember_forward_file(model, masked_file(mask, EM_ST_F32, NULL, true), out, &options),
+                EMBER_E_SHAPE, "mask has to be [2, 7] of I32 or I64");
+    for (size_t i = 0; i < T; i++)
+        wide[i] = 1;
+    CHECK_FAILS(ember_forward_file(model, masked_file(wide, EM_ST_I64, NULL, true), out, &options),
+                EMBER_E_RANGE, "mask leaves nothing of row 1");
+    CHECK_FAILS(ember_forward_file(model, input_file(I), out, &options), EMBER_E_FORMAT,
+                "has no tensor mask, which was asked for");
+}
+
 static void refused(const char *model, const struct em_st_output *tensors, size_t count,
                     ember_status status, const char *message)
 {
@@ -271,6 +403,8 @@ int main(void)
         cmocka_unit_test(the_loss_is_the_mean_of_squared_outputs),
         cmocka_unit_test(gradients_are_those_of_the_loss),
         cmocka_unit_test(pieces_give_what_the_whole_gives),
+        cmocka_unit_test(masked_places_are_as_if_they_were_not_there),
+        cmocka_unit_test(a_mask_is_read_where_it_is_asked_for),
         cmocka_unit_test(a_file_that_does_not_fit_is_told_why),
         cmocka_unit_test(tokens_have_to_be_of_the_vocabulary),
         cmocka_unit_test(matrices_for_inputs_are_refused_beside_tokens),
