@@ -159,6 +159,33 @@ EMBER_API EMBER_CHECKED ember_status ember_eval(ember_model *model, const char *
                                                 size_t n, const ember_eval_options *options,
                                                 ember_evaluation *scores);
 
+/** How well a model does on sequences of vectors or tokens with what is to be learnt of them. */
+typedef struct ember_tensor_evaluation {
+    double loss;        /**< sum over the scored places: cross-entropy in nats, or mean squares */
+    uint64_t sequences; /**< read */
+    uint64_t places;    /**< scored; outputs of whole sequences count as one each */
+    uint64_t right;     /**< labels that are the most likely class, or token */
+    bool labels;        /**< classes are told; otherwise values, of which none is right or wrong */
+} ember_tensor_evaluation;
+
+/**
+ * Scores what ember_train() trains on as `data.tensors`: safetensors with `inputs` [S, B, T, I] or
+ * `input_ids` [S, B, T], optional `timespans`, `lengths` and `mask`, and `labels` or `targets`, of
+ * sequences or of places (docs/configs.md). Every sequence once, in evaluation mode.
+ *
+ * @param paths   files, n of them.
+ * @param scores  [n], written.
+ * @retval EMBER_E_FORMAT       a file lacks what the model reads, or what it is to tell.
+ * @retval EMBER_E_SHAPE        a tensor has another shape or type.
+ * @retval EMBER_E_RANGE        a value that cannot be: an id or a class that there is not, ...
+ * @retval EMBER_E_CONFIG       labels or targets of places, and a model that makes one output.
+ * @retval EMBER_E_NUMERIC      a loss is not finite; the message names the layer at fault.
+ * @retval EMBER_E_INTERRUPTED  ember_interrupt() was called.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_eval_tensors(ember_model *model,
+                                                        const char *const *paths, size_t n,
+                                                        ember_tensor_evaluation *scores);
+
 #ifdef __cplusplus
 }
 #endif

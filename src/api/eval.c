@@ -6,8 +6,9 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "infer/perplexity.h"
+#include "train/evaluate.h"
 
-enum { WINDOW = 2048, LLAMA_WINDOW = 512 };
+enum { WINDOW = 2048, LLAMA_WINDOW = 512, PASS_TOKENS = 2048 };
 
 static ember_evaluation score_of(const struct em_perplexity *p)
 {
@@ -94,6 +95,54 @@ ember_status ember_eval(ember_model *model, const char *const *paths, size_t n,
             status = eval_llama(model, paths[i], &o, &scores[i]);
     else if (n)
         status = eval_dataset(model, paths, n, &o, scores);
+    if (status == EMBER_E_INTERRUPTED) em_interrupt_set(false);
+    return status;
+}
+
+// As many sequences in a pass as make some tokens, and one at least.
+static ember_status score_tensors(ember_model *model, const struct em_tensor_source *source,
+                                  struct em_scored *scored)
+{
+    const size_t fit = source->seq < PASS_TOKENS ? PASS_TOKENS / source->seq : 1;
+    struct em_stepper stepper;
+    EM_TRY(em_stepper_open(
+        model->model, NULL,
+        &(struct em_stepper_options){.backend = model->runtime.backend,
+                                     .pool = model->runtime.pool,
+                                     .bf16 = model->runtime.bf16,
+                                     .head = em_tensors_head(source),
+                                     .whole_rows = true,
+                                     .scoring = true,
+                                     .batch = fit < source->batch ? fit : source->batch,
+                                     .seq = source->seq,
+                                     .accumulate = 1},
+        &stepper));
+    ember_status status = em_stepper_allocate(&stepper);
+    if (status == EMBER_OK) status = em_evaluate_tensors(&stepper, source, scored);
+    em_stepper_close(&stepper);
+    return status;
+}
+
+ember_status ember_eval_tensors(ember_model *model, const char *const *paths, size_t n,
+                                ember_tensor_evaluation *scores)
+{
+    ember_status status = EMBER_OK;
+    for (size_t i = 0; status == EMBER_OK && i < n; i++) {
+        struct em_tensor_source source;
+        struct em_scored scored;
+        EM_TRY(em_model_tensors_open(model->model, paths[i], &source));
+        status = score_tensors(model, &source, &scored);
+        if (status == EMBER_OK)
+            scores[i] =
+                (ember_tensor_evaluation){.loss = scored.loss,
+                                          .sequences = (uint64_t)source.slices * source.batch,
+                                          .places = scored.places,
+                                          .right = scored.right,
+                                          .labels = source.labels != NULL};
+        else
+            status = em_fail_in(status, "%s", paths[i]);
+        em_tensors_close(&source);
+    }
     if (status == EMBER_E_INTERRUPTED) em_interrupt_set(false);
     return status;
 }

@@ -85,6 +85,16 @@ ember_status ember_eval(ember_model *model, const char *const *paths, size_t n,
     return refuse("ember_eval()");
 }
 
+ember_status ember_eval_tensors(ember_model *model, const char *const *paths, size_t n,
+                                ember_tensor_evaluation *scores)
+{
+    (void)model;
+    (void)paths;
+    (void)n;
+    (void)scores;
+    return refuse("ember_eval_tensors()");
+}
+
 ember_status ember_tokenizer_train(const char *const *paths, size_t path_count,
                                    const ember_tokenizer_training *options,
                                    ember_tokenizer **tokenizer, ember_tokenizer_corpus *corpus)

@@ -78,20 +78,38 @@ static ember_status open_ids(const struct em_recipe *recipe, size_t vocabulary,
     return EMBER_OK;
 }
 
+ember_status em_model_tensors_open(const struct em_model *m, const char *path,
+                                   struct em_tensor_source *out)
+{
+    struct em_tensor_source s;
+    EM_TRY(em_tensors_open(path,
+                           &(struct em_tensor_columns){m->vocabulary, m->input_size, m->output_size,
+                                                       m->language_model},
+                           &s));
+    if (m->pooled && em_tensors_of_places(&s)) {
+        const char *what = s.labels ? "labels" : "targets";
+        em_tensors_close(&s);
+        return em_fail(EMBER_E_CONFIG,
+                       "%s: %s are those of places, and the model makes one output of a sequence",
+                       path, what);
+    }
+    *out = s;
+    return EMBER_OK;
+}
+
+enum em_head em_tensors_head(const struct em_tensor_source *s)
+{
+    const bool places = em_tensors_of_places(s);
+    if (s->labels) return places ? EM_HEAD_PLACES : EM_HEAD_LABELS;
+    return places ? EM_HEAD_VALUES : EM_HEAD_SEQUENCE_VALUES;
+}
+
 static ember_status open_tensors(const struct em_recipe *recipe, const struct em_model *model,
                                  struct em_batches *b)
 {
     if (recipe->train.seq_start)
         return em_fail(EMBER_E_CONFIG, "%s: train.seq_start is for tokens", recipe->name);
-    const struct em_tensor_columns columns = {model->vocabulary, model->input_size,
-                                              model->output_size, model->language_model};
-    EM_TRY(em_tensors_open(recipe->data.tensors, &columns, &b->tensors));
-    if (model->pooled && em_tensors_of_places(&b->tensors))
-        return em_fail(EMBER_E_CONFIG,
-                       "%s: %s of %s are those of places, and the model makes one output of a "
-                       "sequence",
-                       recipe->name, b->tensors.labels ? "labels" : "targets",
-                       recipe->data.tensors);
+    EM_TRY(em_model_tensors_open(model, recipe->data.tensors, &b->tensors));
     b->batch = b->tensors.batch;
     b->seq = b->tensors.seq;
     b->slices = b->tensors.slices;
@@ -102,7 +120,7 @@ static ember_status open_tensors(const struct em_recipe *recipe, const struct em
         return em_fail(EMBER_E_CONFIG, "%s: train.accumulate is %zu; a batch has %zu rows",
                        recipe->name, recipe->train.accumulate, b->batch);
     if (!*recipe->data.tensors_held_out) return EMBER_OK;
-    EM_TRY(em_tensors_open(recipe->data.tensors_held_out, &columns, &b->held_out));
+    EM_TRY(em_model_tensors_open(model, recipe->data.tensors_held_out, &b->held_out));
     if (!b->held_out.labels != !b->tensors.labels || b->held_out.seq > b->seq ||
         em_tensors_of_places(&b->held_out) != em_tensors_of_places(&b->tensors))
         return em_fail(EMBER_E_CONFIG, "%s: %s has to have %s as %s has, of at most %zu places",

@@ -41,4 +41,9 @@ ember_status em_batches_fill(const struct em_batches *b, uint64_t step, size_t f
 // What the data are, for a run that goes on: another hash is other data.
 uint64_t em_batches_hash(const struct em_batches *b);
 
+// Sequences of a file that fit a model, and what is learnt of them.
+ember_status em_model_tensors_open(const struct em_model *model, const char *path,
+                                   struct em_tensor_source *out) EMBER_CHECKED;
+enum em_head em_tensors_head(const struct em_tensor_source *source);
+
 #endif

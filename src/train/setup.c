@@ -134,15 +134,6 @@ static ember_status check_same_data(struct em_training *t)
     return EMBER_OK;
 }
 
-// What is learnt: next tokens, or what the tensors have beside inputs.
-static enum em_head head_of(const struct em_training *t)
-{
-    if (!t->batches.tensors.file) return EM_HEAD_LOSS;
-    const bool places = em_tensors_of_places(&t->batches.tensors);
-    if (t->batches.tensors.labels) return places ? EM_HEAD_PLACES : EM_HEAD_LABELS;
-    return places ? EM_HEAD_VALUES : EM_HEAD_SEQUENCE_VALUES;
-}
-
 ember_status em_training_setup(struct em_training *t)
 {
     choose_dtype(t);
@@ -154,19 +145,20 @@ ember_status em_training_setup(struct em_training *t)
     EM_TRY(check_same_data(t));
     EM_TRY(em_trainable_open(t->model, t->recipe.optimizer, t->recipe.optimizer_options,
                              t->job->pool, &t->trainable));
-    EM_TRY(
-        em_stepper_open(t->model, &t->trainable,
-                        &(struct em_stepper_options){.backend = t->job->backend,
-                                                     .pool = t->job->pool,
-                                                     .bf16 = t->bf16,
-                                                     .recompute = t->recipe.train.recompute,
-                                                     .batch = t->batches.batch,
-                                                     .head = head_of(t),
-                                                     .whole_rows = t->batches.tensors.file != NULL,
-                                                     .seq = t->batches.seq,
-                                                     .accumulate = t->recipe.train.accumulate,
-                                                     .seed = t->recipe.seed},
-                        &t->stepper));
+    const struct em_tensor_source *tensors = &t->batches.tensors;
+    EM_TRY(em_stepper_open(t->model, &t->trainable,
+                           &(struct em_stepper_options){
+                               .backend = t->job->backend,
+                               .pool = t->job->pool,
+                               .bf16 = t->bf16,
+                               .recompute = t->recipe.train.recompute,
+                               .batch = t->batches.batch,
+                               .head = tensors->file ? em_tensors_head(tensors) : EM_HEAD_LOSS,
+                               .whole_rows = tensors->file != NULL,
+                               .seq = t->batches.seq,
+                               .accumulate = t->recipe.train.accumulate,
+                               .seed = t->recipe.seed},
+                           &t->stepper));
     t->context = t->batches.seq;
     if (t->batches.text && em_dataset_held_out_tokens(&t->batches.dataset) && !t->untrained) {
         t->untrained = em_calloc(t->batches.dataset.count, sizeof *t->untrained);

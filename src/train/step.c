@@ -46,10 +46,10 @@ ember_status em_stepper_open(struct em_model *model, struct em_trainable *traina
                                      .packs = model->packs,
                                      .max_tokens = tokens,
                                      .max_sequences = o->whole_rows ? rows : tokens,
-                                     .gradients = true,
+                                     .gradients = !o->scoring,
                                      .recompute =
                                          o->recompute ? EM_RECOMPUTE_REGIONS : EM_RECOMPUTE_CHEAP,
-                                     .packs_pass_by = o->accumulate == 1,
+                                     .packs_pass_by = o->accumulate == 1 && !o->scoring,
                                      .bf16 = o->bf16},
         &s.program));
     ember_status status = em_model_record(model, s.program, s.options.head, &s.outputs);

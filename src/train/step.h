@@ -14,6 +14,7 @@ struct em_stepper_options {
     bool bf16, recompute;
     enum em_head head;             // 0: EM_HEAD_LOSS
     bool whole_rows;               // a row is one sequence; otherwise it may be cut into many
+    bool scoring;                  // only ever em_stepper_evaluate(): nothing is kept for backward
     size_t batch, seq, accumulate; // accumulate: parts that a batch is computed in
     uint64_t seed;
 };

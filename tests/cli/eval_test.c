@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "cli/program.h"
+#include "formats/safetensors.h"
 #include "infer/small_model.h"
 
 static const char *model, *first, *second;
@@ -80,6 +81,51 @@ static void windows_are_chosen(void **state)
     json_decref(json_of(&r));
 }
 
+// Labels that no sequence of tokens lacks: the model's own, to the last place.
+static void tensors_have_loss_and_accuracy(void **state)
+{
+    (void)state;
+    static int32_t ids[2 * 3 * 5], labels[2 * 3 * 5];
+    static const size_t shape[] = {2, 3, 5};
+    for (size_t i = 0; i < 30; i++) {
+        ids[i] = (int32_t)(7 * i % 259);
+        labels[i] = i % 5 == 2 ? -100 : (int32_t)(i % 3);
+    }
+    const char *path = test_path(test_directory(), "tensors.safetensors");
+    CHECK_OK(em_safetensors_write(
+        path, &(struct em_st_write){.tensors = (const struct em_st_output[]){{.name = "input_ids",
+                                                                              .shape = shape,
+                                                                              .rank = 3,
+                                                                              .dtype = EM_ST_I32,
+                                                                              .data = ids},
+                                                                             {.name = "labels",
+                                                                              .shape = shape,
+                                                                              .rank = 3,
+                                                                              .dtype = EM_ST_I32,
+                                                                              .data = labels}},
+                                    .count = 2}));
+    struct program_result r = program_run("eval", model, "--data", path, path, "--json");
+    json_t *o = json_of(&r);
+    const json_t *file = json_array_get(json_object_get(o, "files"), 1),
+                 *total = json_object_get(o, "total");
+    assert_string_equal(json_string_value(json_object_get(file, "measure")), "cross_entropy");
+    CHECK_NEAR(number(file, "sequences"), 6, 0, "sequences");
+    CHECK_NEAR(number(file, "places"), 24, 0, "places");
+    CHECK_NEAR(number(file, "accuracy"), number(file, "right") / 24, 1e-9, "accuracy");
+    CHECK_NEAR(number(total, "places"), 48, 0, "in both");
+    CHECK_NEAR(number(total, "loss"), number(file, "loss"), 1e-9, "the same twice");
+    assert_true(number(file, "loss") > 0);
+    json_decref(o);
+    r = program_run("eval", model, "--data", path, path);
+    assert_int_equal(r.exit_status, 0);
+    assert_non_null(strstr(r.out, "   sequences       places         loss   accuracy\n"));
+    assert_non_null(strstr(r.out, "total\n"));
+    program_free(&r);
+    CHECK_PROGRAM(2, "calls of their own", "eval", model, "--data", path, first);
+    CHECK_PROGRAM(2, "windows are for texts", "eval", model, "--data", path, "--context", "4");
+    CHECK_PROGRAM(1, "nowhere.safetensors", "eval", model, "--data", "nowhere.safetensors");
+}
+
 static void what_is_wrong_is_said_with_its_exit_status(void **state)
 {
     (void)state;
@@ -114,6 +160,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(figures_belong_together),
         cmocka_unit_test(windows_are_chosen),
+        cmocka_unit_test(tensors_have_loss_and_accuracy),
         cmocka_unit_test(what_is_wrong_is_said_with_its_exit_status),
     };
     return cmocka_run_group_tests_name("eval", tests, setup, NULL);

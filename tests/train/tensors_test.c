@@ -283,14 +283,18 @@ static void what_is_held_out_is_checked(void **state)
         EMBER_E_IO, "absent");
     for (size_t i = 0; i < BATCH; i++)
         labels[i] = 0;
-    const size_t shape[] = {1, BATCH, PIXELS, 1}, values[] = {1, BATCH, PIXELS, 2};
+    const size_t shape[] = {1, BATCH, PIXELS, 1}, values[] = {1, BATCH, PIXELS, 2},
+                 one[] = {1, BATCH, 2};
     static float x[BATCH * PIXELS * 2];
-    const struct em_st_output tensors[] = {
+    struct em_st_output tensors[] = {
         {.name = "inputs", .shape = shape, .rank = 4, .dtype = EM_ST_F32, .data = x},
         {.name = "targets", .shape = values, .rank = 4, .dtype = EM_ST_F32, .data = x}};
-    const char *other = test_path(dir, "values");
+    const char *other = test_path(dir, "values"), *whole = test_path(dir, "sequence-values");
     CHECK_OK(em_safetensors_write(other, &(struct em_st_write){.tensors = tensors, .count = 2}));
-    run_fails(&(struct run){.recipe = recipe("other.json", data, other), .out = out},
+    tensors[1].shape = one;
+    tensors[1].rank = 3;
+    CHECK_OK(em_safetensors_write(whole, &(struct em_st_write){.tensors = tensors, .count = 2}));
+    run_fails(&(struct run){.recipe = recipe("other.json", data, whole), .out = out},
               EMBER_E_CONFIG, "has to have labels");
     run_fails(&(struct run){.recipe = recipe("places.json", other, ""), .out = out}, EMBER_E_CONFIG,
               "the model makes one output of a sequence");
