@@ -17,7 +17,9 @@ void em_router_figures_add(struct em_router_figures *f, const struct em_router_r
     const double weight = (double)tokens;
     for (size_t e = 0; e < r->routing.n_experts; e++)
         f->load[e] += (uint64_t)(offset[e + 1] - offset[e]);
-    f->slots += (uint64_t)offset[r->routing.n_experts];
+    const uint64_t slots = (uint64_t)offset[r->routing.n_experts];
+    f->slots += slots;
+    f->dropped += (uint64_t)r->routing.indices->dim[0] * r->routing.k - slots;
     f->tokens += tokens;
     f->aux += weight * (double)stats[0];
     f->z += weight * (double)stats[1];

@@ -9,6 +9,7 @@
 struct em_router_figures {
     uint64_t *load; // [E] slots
     uint64_t slots, tokens;
+    uint64_t dropped;                               // choices that went to no expert
     double aux, z, token_entropy, marginal_entropy; // sums weighted by tokens; unscaled
 };
 
