@@ -167,12 +167,15 @@ static void mark(const struct em_param_group *g, struct em_param *p)
     p->frozen = g->frozen || p->init == EMBER_INIT_BUFFER;
 }
 
-static void tell_group(const struct em_param_group *g, size_t i, size_t params, size_t values)
+static void tell_group(const struct em_param_group *g, size_t i, size_t params, size_t values,
+                       bool decays)
 {
-    char rate[48] = "", decay[48] = "";
+    char rate[48] = "", decay[80] = "";
     if (g->lr >= 0) snprintf(rate, sizeof rate, ", lr %g", g->lr);
     if (g->lr_factor >= 0) snprintf(rate, sizeof rate, ", %g times the lr", g->lr_factor);
-    if (g->weight_decay >= 0) snprintf(decay, sizeof decay, ", weight decay %g", g->weight_decay);
+    if (g->weight_decay >= 0)
+        snprintf(decay, sizeof decay, ", weight decay %g%s", g->weight_decay,
+                 decays ? "" : ", but none of them decays");
     em_note("train.groups[%zu]: %zu parameters of %zu values%s%s%s", i, params, values, rate, decay,
             !g->says_frozen ? ""
             : g->frozen     ? ", frozen"
@@ -183,15 +186,17 @@ ember_status em_groups_apply(const struct em_recipe *r, struct em_model *m, bool
 {
     for (size_t i = 0; i < r->group_count; i++) {
         size_t params = 0, values = 0;
+        bool decays = false;
         for (size_t k = 0; k < m->params.count; k++) {
             struct em_param *p = m->params.param[k];
             if (!has(&r->groups[i], p)) continue;
             mark(&r->groups[i], p);
             params++;
+            decays = decays || p->decay;
             values += ember_tensor_count(&p->tensor);
         }
         if (!params) return no_match(r, i, m);
-        if (tell) tell_group(&r->groups[i], i, params, values);
+        if (tell) tell_group(&r->groups[i], i, params, values, decays);
     }
     return EMBER_OK;
 }

@@ -100,6 +100,22 @@ static ember_status normalise_data(json_t *recipe, const char *name)
     return em_tokenizer_is_built_in(tokenizer) ? EMBER_OK : absolute_member(data, "tokenizer");
 }
 
+// Groups may stand within `optimizer`, as its options may beside it; a resolved recipe has them
+// beside it. `replace`: they are newer than those that are there.
+static ember_status normalise_groups(json_t *recipe, const char *name, bool replace)
+{
+    json_t *train = json_object_get(recipe, "train"),
+           *optimizer = json_object_get(train, "optimizer"),
+           *groups = json_object_get(optimizer, "groups");
+    if (!groups) return EMBER_OK;
+    if (json_object_get(train, "groups") && !replace)
+        return em_fail(EMBER_E_CONFIG,
+                       "%s: train.groups and train.optimizer.groups exclude each other", name);
+    EM_TRY(put(train, "groups", json_incref(groups)));
+    json_object_del(optimizer, "groups");
+    return EMBER_OK;
+}
+
 ember_status em_recipe_merge(const json_t *base, const json_t *over, json_t **out)
 {
     json_t *result = json_deep_copy(base);
@@ -149,6 +165,7 @@ static ember_status read_file(const char *path, json_t **recipe)
                       "%s: a recipe has to be an object with model, data and train, found %s", path,
                       em_json_text(*recipe, found, sizeof found));
     if (status == EMBER_OK) status = normalise_data(*recipe, path);
+    if (status == EMBER_OK) status = normalise_groups(*recipe, path, false);
     if (status != EMBER_OK) json_decref(*recipe);
     return status;
 }
@@ -158,6 +175,7 @@ static ember_status read_preset(const char *name, json_t **recipe)
     EM_TRY(em_preset_read(name, recipe));
     ember_status status = put(*recipe, "preset", json_string(name));
     if (status == EMBER_OK) status = normalise_data(*recipe, name);
+    if (status == EMBER_OK) status = normalise_groups(*recipe, name, false);
     if (status != EMBER_OK) json_decref(*recipe);
     return status;
 }
@@ -222,6 +240,7 @@ static ember_status apply_flags(json_t *recipe, const struct em_recipe_request *
         EM_TRY(em_recipe_set(recipe, q->set[i]));
     }
     EM_TRY(normalise_data(recipe, "--set"));
+    EM_TRY(normalise_groups(recipe, "--set", true));
     if (q->seed_given) {
         if (q->seed > INT64_MAX)
             return em_fail(EMBER_E_USAGE, "--seed has to be at most %lld", (long long)INT64_MAX);

@@ -37,12 +37,15 @@ static void add_object(struct level *l, const json_t *object)
     }
 }
 
+static const char *const groups[] = {"groups", NULL}; // beside options, and within `optimizer`
+
 // The options of the optimizer or schedule that `key` of "train" names.
 static void add_train_component(struct level *l, const json_t *train, const char *key)
 {
     const struct em_component *c;
     const ember_kind kind = strcmp(key, "optimizer") == 0 ? EMBER_OPTIMIZER : EMBER_SCHEDULE;
     if (em_recipe_component(train, key, kind, "train", &c) == EMBER_OK) add_table(l, c->options);
+    if (kind == EMBER_OPTIMIZER) add_names(l, groups);
 }
 
 // The options of whatever component has this name: within a model only kinds of layers are nested.
@@ -58,7 +61,6 @@ static void add_component(struct level *l, const json_t *object)
 
 static void add_train(struct level *l, const json_t *train)
 {
-    static const char *const groups[] = {"groups", NULL};
     add_table(l, em_train_settings_table);
     add_names(l, groups);
     add_train_component(l, train, "optimizer");

@@ -212,6 +212,40 @@ static void groups_that_make_no_sense_are_refused(void **state)
     em_model_close(m);
 }
 
+// Beside the optimizer's options or within them; --set wins over either.
+static void groups_may_stand_within_the_optimizer(void **state)
+{
+    (void)state;
+    char text[1024];
+    static const char *const train[] = {
+        "\"optimizer\": {\"type\": \"adamw\", \"groups\": [{\"role\": \"norm\", \"lr\": 0.5}]}",
+        "\"groups\": [{\"role\": \"norm\", \"lr\": 0.5}]",
+        "\"groups\": [], \"optimizer\": {\"groups\": []}"};
+    static const char *const set[] = {
+        "train.optimizer.groups=[{\"role\": \"head\", \"frozen\": true}]"};
+    struct em_recipe r;
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(text, sizeof text, "{\"model\": %s, \"data\": \"text\", \"train\": {%s}}",
+                 filter_model, train[i]);
+        struct em_recipe_request q = {.file = run_write(dir, "within.json", text)};
+        if (i == 2) {
+            CHECK_FAILS(em_recipe_open(&q, &r), EMBER_E_CONFIG,
+                        "train.groups and train.optimizer.groups exclude each other");
+            break;
+        }
+        CHECK_OK(em_recipe_open(&q, &r));
+        assert_int_equal(r.group_count, 1);
+        CHECK_NEAR(r.groups[0].lr, 0.5, 0, "lr");
+        em_recipe_close(&r);
+        q.set = set;
+        q.set_count = 1;
+        CHECK_OK(em_recipe_open(&q, &r));
+        assert_int_equal(r.group_count, 1);
+        assert_true(r.groups[0].frozen && r.groups[0].role == EMBER_ROLE_HEAD + 1);
+        em_recipe_close(&r);
+    }
+}
+
 // ---- whole runs ----
 
 static void a_run_goes_on_with_its_groups(void **state)
@@ -400,6 +434,7 @@ int main(void)
         cmocka_unit_test(layers_have_factors_of_their_own),
         cmocka_unit_test(what_is_frozen_takes_no_memory),
         cmocka_unit_test(groups_that_make_no_sense_are_refused),
+        cmocka_unit_test(groups_may_stand_within_the_optimizer),
         cmocka_unit_test(a_run_goes_on_with_its_groups),
         cmocka_unit_test(stopped_and_not_are_the_same),
         cmocka_unit_test(what_is_frozen_changes_no_other_gradient),
