@@ -22,8 +22,9 @@ typedef enum ember_kind {
     EMBER_NORM,           /**< [T, D] to [T, D] */
     EMBER_ROUTER,         /**< [T, D] to expert indices and weights [T, K] */
     EMBER_COMBINER,       /**< expert outputs and weights to [T, D] */
-    EMBER_BLOCK,          /**< norms and residual paths around mixers */
-    EMBER_FAMILY,         /**< a config.json's model_type becomes a model */
+    EMBER_GATE,   /**< [T, D] to [T, E]: a logit for each expert, for routers to choose by */
+    EMBER_BLOCK,  /**< norms and residual paths around mixers */
+    EMBER_FAMILY, /**< a config.json's model_type becomes a model */
     EMBER_OPTIMIZER,
     EMBER_SCHEDULE,
     EMBER_LOSS,
@@ -132,8 +133,10 @@ typedef struct ember_routing {
     size_t n_experts;      /**< E; set before a router is asked */
     size_t k;              /**< choices of each token */
     ember_tensor *weights; /**< [T, K] f32 */
-    ember_tensor *indices; /**< [T, K] i32, each in [0, E) */
+    ember_tensor *indices; /**< [T, K] i32, each in [0, E), none twice for a token; -1: the choice
+                              goes nowhere (dropped, or fewer experts than K) */
     ember_tensor *plan;    /**< made by ember_dispatch(): rows sorted by expert */
+    size_t max_rows; /**< how many choices of a whole batch can go somewhere; 0: all T*K of them */
 } ember_routing;
 
 /** Properties that a component cannot hold. Causal models refuse what declares one. */
@@ -165,9 +168,10 @@ typedef struct ember_layer_type {
     /** Routers only. */
     ember_status (*route)(const ember_layer *layer, ember_flow *flow, ember_tensor *x,
                           ember_routing *routing);
-    /** Combiners only: `rows` [T*K, D] are the experts' outputs in the plan's order. */
-    ember_status (*combine)(const ember_layer *layer, ember_flow *flow, ember_tensor *rows,
-                            const ember_routing *routing, ember_tensor **y);
+    /** Combiners only: `rows` are the experts' outputs in the plan's order, x [T, D] what they and
+     * the router were given. */
+    ember_status (*combine)(const ember_layer *layer, ember_flow *flow, ember_tensor *x,
+                            ember_tensor *rows, const ember_routing *routing, ember_tensor **y);
 } ember_layer_type;
 
 /** The head of every component's struct. Const while a model runs: a shared layer runs several
@@ -186,10 +190,19 @@ EMBER_API void ember_build_grid(const ember_build *build, size_t *rows, size_t *
 EMBER_API void ember_build_becomes(ember_build *build, size_t width, size_t rows, size_t columns);
 /** The index of the block being built, from 0. */
 EMBER_API size_t ember_build_block(const ember_build *build);
+/** Token ids that the model reads: below this; 0: it reads vectors. */
+EMBER_API size_t ember_build_vocabulary(const ember_build *build);
+/** Fails with EMBER_E_CONFIG within an expert of a mixture, whose rows are some of the batch's
+ * tokens in another order: for layers that read tokens, positions, labels or sequences. */
+EMBER_API EMBER_CHECKED ember_status ember_build_need_tokens(ember_build *build);
 /** For routers: the number of experts to choose among. */
 EMBER_API size_t ember_build_experts(const ember_build *build);
-/** For routers: each token goes to k of them. */
+/** For routers: each token goes to k of them, in the mean. */
 EMBER_API void ember_build_chooses(ember_build *build, size_t k);
+/** After it, for routers whose routing has room for more of them: K. */
+EMBER_API void ember_build_may_choose(ember_build *build, size_t most);
+/** For combiners: K, the choices that a routing has room for. */
+EMBER_API size_t ember_build_choices(const ember_build *build);
 
 /**
  * Declares a parameter `path.name` of the layer being built; *param is its tensor (f32), whose data
@@ -257,8 +270,8 @@ EMBER_API EMBER_CHECKED ember_status ember_forward(const ember_layer *layer, emb
 EMBER_API EMBER_CHECKED ember_status ember_route(const ember_layer *layer, ember_flow *flow,
                                                  ember_tensor *x, ember_routing *routing);
 EMBER_API EMBER_CHECKED ember_status ember_combine(const ember_layer *layer, ember_flow *flow,
-                                                   ember_tensor *rows, const ember_routing *routing,
-                                                   ember_tensor **y);
+                                                   ember_tensor *x, ember_tensor *rows,
+                                                   const ember_routing *routing, ember_tensor **y);
 
 #ifdef __cplusplus
 }

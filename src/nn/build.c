@@ -34,6 +34,20 @@ size_t ember_build_block(const ember_build *build)
     return build->block;
 }
 
+size_t ember_build_vocabulary(const ember_build *build)
+{
+    return build->vocabulary;
+}
+
+ember_status ember_build_need_tokens(ember_build *build)
+{
+    return !build->apart
+               ? EMBER_OK
+               : ember_build_refuse(build, "",
+                                    "needs the batch's tokens in their order, and an expert of a "
+                                    "mixture gets only some of them");
+}
+
 size_t ember_build_experts(const ember_build *build)
 {
     return build->routed;
@@ -41,7 +55,17 @@ size_t ember_build_experts(const ember_build *build)
 
 void ember_build_chooses(ember_build *build, size_t k)
 {
-    build->chosen = k;
+    build->chosen = build->choices = k;
+}
+
+void ember_build_may_choose(ember_build *build, size_t most)
+{
+    build->choices = most;
+}
+
+size_t ember_build_choices(const ember_build *build)
+{
+    return build->choices;
 }
 
 void em_params_deinit(struct em_params *params)
@@ -175,6 +199,12 @@ static ember_status note_plugin(struct em_params *params, const struct em_plugin
     return EMBER_OK;
 }
 
+// A router's config says that it knows.
+static bool accepts_future(const ember_config *config)
+{
+    return json_is_true(json_object_get(em_config_json(config), "accept_future"));
+}
+
 static ember_status build_child(ember_build *build, const char *name, const char *where,
                                 ember_kind kind, const ember_config *config, size_t experts,
                                 ember_layer **child)
@@ -186,10 +216,15 @@ static ember_status build_child(ember_build *build, const char *name, const char
     EM_TRY(resolve(kind, config, where, &component));
     if (component->plugin) EM_TRY(note_plugin(build->params, component->plugin));
     const ember_layer_type *type = component->impl;
-    if ((type->flags & EMBER_NOT_CAUSAL) && !build->allow_not_causal)
+    const bool router = kind == EMBER_ROUTER;
+    if ((type->flags & EMBER_NOT_CAUSAL) && !build->allow_not_causal &&
+        !(router && accepts_future(config)))
         return em_fail(EMBER_E_CONFIG,
-                       "%s: %s looks at later tokens, so a causal model cannot have it", where,
-                       type->name);
+                       "%s: %s looks at later tokens, so a causal model cannot have it%s", where,
+                       type->name,
+                       router ? ": what it does with a whole text it cannot do while it generates; "
+                                "say \"accept_future\": true to have it all the same"
+                              : "");
     if (experts && !(type->flags & EMBER_GROUPABLE))
         return em_fail(EMBER_E_CONFIG, "%s: %s cannot run as a group of experts", where,
                        type->name);
@@ -206,6 +241,7 @@ static ember_status build_child(ember_build *build, const char *name, const char
     build->n_parameters = inner.n_parameters;
     build->n_tensors = inner.n_tensors;
     build->chosen = inner.chosen;
+    build->choices = inner.choices;
     if (kind == EMBER_BLOCK) ember_build_becomes(build, inner.width, inner.rows, inner.columns);
     *child = layer;
     return EMBER_OK;
@@ -277,12 +313,12 @@ ember_status ember_route(const ember_layer *layer, ember_flow *flow, ember_tenso
     return status;
 }
 
-ember_status ember_combine(const ember_layer *layer, ember_flow *flow, ember_tensor *rows,
-                           const ember_routing *routing, ember_tensor **y)
+ember_status ember_combine(const ember_layer *layer, ember_flow *flow, ember_tensor *x,
+                           ember_tensor *rows, const ember_routing *routing, ember_tensor **y)
 {
     const char *before;
     em_flow_enter(flow, layer->path, &before);
-    const ember_status status = layer->type->combine(layer, flow, rows, routing, y);
+    const ember_status status = layer->type->combine(layer, flow, x, rows, routing, y);
     em_flow_leave(flow, before);
     return status;
 }

@@ -50,11 +50,14 @@ struct ember_build {
     size_t experts;       // parameters declared now get this many as their first dimension; 0: none
     size_t routed;        // experts that the router being built chooses among
     size_t chosen;        // by the router that was built last, for each token
+    size_t choices;       // that its routing has room for
     size_t max_parameters; // 0: no limit. A config that asks for more is refused.
     size_t n_parameters;
     size_t n_tensors; // as files have them: experts one by one
     bool allow_not_causal;
-    size_t output; // what the last layer makes instead of the model's width; 0: the width
+    bool apart;        // within an expert: rows are some of the batch's tokens, in another order
+    size_t vocabulary; // of the model's tokens; 0: it reads none
+    size_t output;     // what the last layer makes instead of the model's width; 0: the width
 };
 
 // Registers the layer types of this room. Once.

@@ -1,5 +1,7 @@
-// Dispatch: sorts the T K (token, choice) pairs by expert, stably, into a plan (ops/moe_plan.h).
+// Dispatch: sorts the (token, choice) pairs by expert, stably, into a plan (ops/moe_plan.h). Pairs
+// whose index is negative go nowhere.
 #include "ops/moe_plan.h"
+#include "ops/program_priv.h"
 #include "ops/rows.h"
 
 struct attr {
@@ -36,12 +38,14 @@ static void forward(const struct em_call *c)
             *place = em_plan_place(c->out[0], E);
     memset(offset, 0, (E + 1) * sizeof *offset);
     for (size_t p = 0; p < pairs; p++)
-        offset[index[p] + 1]++;
+        if (index[p] >= 0) offset[index[p] + 1]++;
     for (size_t e = 0; e < E; e++)
         offset[e + 1] += offset[e];
-    for (size_t p = 0; p < pairs;
-         p++) { // offset[e] runs to the end of e's rows, and is set back below
-        const int32_t row = offset[index[p]]++;
+    for (size_t p = 0; p < pairs; p++) {
+        place[p] = -1;
+        if (index[p] < 0) continue;
+        const int32_t row =
+            offset[index[p]]++; // runs to the end of e's rows, and is set back below
         order[row] = (int32_t)p;
         place[p] = row;
     }
@@ -66,6 +70,17 @@ ember_status em_check_plan(const struct em_call *c, const ember_tensor *plan, si
         return em_fail(EMBER_E_SHAPE, "%s: the plan is not one of %zu rows for %zu experts",
                        c->op->name, pairs, n_experts);
     return EMBER_OK;
+}
+
+ember_status em_check_plan_rows(const struct em_call *c, const ember_tensor *plan, size_t n_experts,
+                                const ember_tensor *rows)
+{
+    if (rows->info && rows->info->rows == EM_ROWS_PLAN)
+        return rows->info->plan == plan && rows->info->expert == n_experts &&
+                       rows->info->multiple == 1
+                   ? EMBER_OK
+                   : em_fail(EMBER_E_SHAPE, "%s: the rows are those of another plan", c->op->name);
+    return em_check_plan(c, plan, n_experts, rows->dim[0]);
 }
 
 ember_status ember_dispatch(ember_flow *flow, ember_routing *routing)

@@ -7,7 +7,7 @@
 #include "ops/rows.h"
 
 struct attr {
-    size_t n_experts, width;
+    size_t n_experts, width, limit; // rows at most
 };
 
 enum { PLAN, WEIGHTS, ROWS };
@@ -33,7 +33,7 @@ static ember_status shape(struct em_call *c)
                            "gather_experts: %s does not have a row for each of expert %zu",
                            em_shape_text(rows, text, sizeof text), e);
     }
-    return em_out_rows(c, 0, EMBER_F32, c->in[WEIGHTS], c->in[WEIGHTS]->dim[1], &a->width, 1);
+    return em_out_plan(c, 0, EMBER_F32, c->in[PLAN], a->n_experts, a->limit, &a->width, 1);
 }
 
 static void cost(const struct em_call *c, struct em_cost *forward, struct em_cost *backward)
@@ -151,7 +151,9 @@ ember_status ember_gather_experts(ember_flow *flow, ember_tensor *const *rows,
     c->in[PLAN] = routing->plan;
     c->in[WEIGHTS] = routing->weights;
     memcpy(c->in + ROWS, rows, routing->n_experts * sizeof *rows);
-    *em_attr(c, struct attr) = (struct attr){routing->n_experts, width};
+    *em_attr(c, struct attr) =
+        (struct attr){routing->n_experts, width,
+                      routing->weights ? em_routing_limit(routing, routing->weights->dim[0]) : 0};
     EM_TRY(em_record(flow, c));
     *y = c->out[0];
     return EMBER_OK;

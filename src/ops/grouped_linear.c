@@ -1,5 +1,5 @@
 // Grouped linear: each row times its expert's matrix, rows in the plan's order. x [T, M] gathered
-// by the plan or [T K, M], w [E, N, M], bias [E, N], y [T K, N].
+// by the plan or in its order already, w [E, N, M], bias [E, N], y [rows, N].
 //   dx = dy w_e (gathered: added up over a token's rows), dw_e += dy_e^T x_e, dbias_e += column
 //   sums of dy_e.
 #include "kernels/kernels.h"
@@ -7,7 +7,7 @@
 #include "ops/moe_plan.h"
 
 struct attr {
-    size_t k;
+    size_t k, limit; // choices of a token; rows at most
     bool gather;
 };
 
@@ -19,7 +19,7 @@ static ember_status need_workspace(struct em_call *c)
     const struct attr *a = em_attr_const(c, struct attr);
     const unsigned threads = em_call_threads(c);
     const ember_tensor *x = c->in[X], *w = c->in[W];
-    const size_t rows = x->dim[0] * (a->gather ? a->k : 1);
+    const size_t rows = a->gather ? a->limit : x->dim[0];
     size_t product = 0, gradient = 0;
     EM_TRY(em_add_matmul_scratch(c, rows * sizeof(int32_t), &product)); // sources of the rows
     EM_TRY(em_add_matmul_scratch(c, rows * sizeof(int32_t), &gradient));
@@ -54,9 +54,13 @@ static ember_status shape(struct em_call *c)
                  bias->dim[1] != w->dim[1] || !em_is_contiguous(bias)))
         return em_fail(EMBER_E_SHAPE, "grouped_linear: bias has to be [%zu, %zu], not %s",
                        w->dim[0], w->dim[1], em_shape_text(bias, text[0], sizeof text[0]));
-    EM_TRY(em_check_plan(c, c->in[PLAN], w->dim[0], x->dim[0] * (a->gather ? a->k : 1)));
+    if (a->gather)
+        EM_TRY(em_check_plan(c, c->in[PLAN], w->dim[0], x->dim[0] * a->k));
+    else
+        EM_TRY(em_check_plan_rows(c, c->in[PLAN], w->dim[0], x));
     if (c->exec->backend == EM_CPU) EM_TRY(need_workspace(c));
-    return em_out_rows(c, 0, EMBER_F32, x, a->gather ? a->k : 1, &w->dim[1], 1);
+    if (!a->gather) return em_out_rows(c, 0, EMBER_F32, x, 1, &w->dim[1], 1);
+    return em_out_plan(c, 0, EMBER_F32, c->in[PLAN], w->dim[0], a->limit, &w->dim[1], 1);
 }
 
 static void cost(const struct em_call *c, struct em_cost *forward, struct em_cost *backward)
@@ -117,7 +121,8 @@ static void scatter_tokens(void *arg, size_t begin, size_t end, unsigned thread)
         float *to = em_strip_row(&dx, t);
         if (em_fresh(c, X)) memset(to, 0, M * sizeof *to);
         for (size_t n = 0; n < k; n++)
-            em_kernels()->add_f32(to, to, s->rows + (size_t)place[t * k + n] * M, M);
+            if (place[t * k + n] >= 0)
+                em_kernels()->add_f32(to, to, s->rows + (size_t)place[t * k + n] * M, M);
     }
 }
 
@@ -259,7 +264,8 @@ ember_status ember_grouped_linear(ember_flow *flow, ember_tensor *x, ember_tenso
     c->in[W] = w;
     c->in[BIAS] = bias;
     c->in[PLAN] = routing->plan;
-    *em_attr(c, struct attr) = (struct attr){routing->k, gather};
+    *em_attr(c, struct attr) =
+        (struct attr){routing->k, x ? em_routing_limit(routing, x->dim[0]) : 0, gather};
     EM_TRY(em_record(flow, c));
     *y = c->out[0];
     return EMBER_OK;

@@ -1,7 +1,8 @@
 // The dispatch plan of an MoE layer: a fixed-size i32 tensor [E + 1 + 2 T K].
-//   offset[e]  first row of expert e in the sorted order; offset[E] = T K rows in all
+//   offset[e]  first row of expert e in the sorted order; offset[E] rows in all: T K, or fewer
+//              where pairs go nowhere
 //   order[r]   the (token, choice) pair of row r, as token * K + choice; ascending within an expert
-//   place[p]   the row of pair p: order[place[p]] = p
+//   place[p]   the row of pair p: order[place[p]] = p; -1: it goes nowhere
 #ifndef EM_OPS_MOE_PLAN_H
 #define EM_OPS_MOE_PLAN_H
 
@@ -27,5 +28,15 @@ static inline int32_t *em_plan_place(const ember_tensor *plan, size_t n_experts)
 // Fails unless `plan` is one of n_experts with room for this many pairs.
 ember_status em_check_plan(const struct em_call *c, const ember_tensor *plan, size_t n_experts,
                            size_t pairs) EMBER_CHECKED;
+// Fails unless `rows` are those of this plan, in its order.
+ember_status em_check_plan_rows(const struct em_call *c, const ember_tensor *plan, size_t n_experts,
+                                const ember_tensor *rows) EMBER_CHECKED;
+
+// The most rows that a routing of these tokens can have.
+static inline size_t em_routing_limit(const ember_routing *routing, size_t tokens)
+{
+    const size_t pairs = tokens * routing->k;
+    return routing->max_rows && routing->max_rows < pairs ? routing->max_rows : pairs;
+}
 
 #endif

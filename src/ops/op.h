@@ -107,6 +107,7 @@ struct em_exec {
     double loss_scale; // losses are multiplied by it: 1 / scored tokens of the whole step
     double aux_scale;  // auxiliary losses' gradients are multiplied by it; 0: none
     uint64_t seed, step;
+    uint64_t update; // of the parameters: as step, but passes of one update have the same
     struct em_pool *pool;
     struct em_scratch scratch;
     const ember_batch *batch;   // in a run of tiles: the tile's part
@@ -172,9 +173,6 @@ ember_status em_out_reach(struct em_call *c, unsigned i, ember_dtype dtype, size
 // What the operation makes now stays in memory until it makes it anew: nothing else of the program
 // uses that memory. For what depends on parameters alone; em_weights_version() says when it is old.
 void em_lasting(ember_tensor *t);
-// The same of output i, in memory that all programs of a model share for calls with the same inputs
-// (parameters) and attributes, as there is one filter for prompts and for tokens one by one.
-ember_status em_lasting_shared(struct em_call *c, unsigned i) EMBER_CHECKED;
 uint64_t em_weights_version(const struct em_call *c); // 1 at least; another after every change
 // Output i has `each` rows per sequence of the batch: pixels of images.
 ember_status em_out_pixels(struct em_call *c, unsigned i, ember_dtype dtype, size_t each,
@@ -183,6 +181,10 @@ ember_status em_out_pixels(struct em_call *c, unsigned i, ember_dtype dtype, siz
 ember_status em_out_expert(struct em_call *c, unsigned i, ember_dtype dtype,
                            const ember_tensor *like, ember_tensor *plan, size_t expert,
                            const size_t *dim, unsigned ndim) EMBER_CHECKED;
+// Output i's rows are all those that a dispatch plan gives to its n_experts, at most `limit`.
+ember_status em_out_plan(struct em_call *c, unsigned i, ember_dtype dtype, ember_tensor *plan,
+                         size_t n_experts, size_t limit, const size_t *dim,
+                         unsigned ndim) EMBER_CHECKED;
 
 // What the batch has to bring, checked before a run: tokens below `vocabulary`; rows of `inputs`;
 // targets below `vocabulary` (negative ones are not scored).

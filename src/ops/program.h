@@ -59,8 +59,13 @@ const ember_routing *em_flow_experts(const ember_flow *flow, const ember_tensor 
 struct em_router_record {
     const char *layer;
     ember_routing routing;
-    ember_tensor *logits, *bias; // bias: the selection bias, NULL without one
-    float bias_rate;             // of the update without loss
+    ember_tensor *logits, *bias;        // bias: the selection bias, NULL without one
+    float bias_rate;                    // of the update without loss
+    const ember_tensor *dropped;        // [1] f32: choices that found no room; NULL: all find it
+    ember_tensor *threshold, *sparsity; // buffers that the trainer moves, or NULL
+    float threshold_rate;
+    size_t target;                // experts of a token in the mean, for sparsity
+    const ember_tensor *observed; // [E] f32: where thresholds should be, or NULL
     ember_tensor *stats; // [4] f32: aux loss, z loss, mean token entropy / log E, marginal entropy
                          // / log E (unscaled)
 };
@@ -93,6 +98,7 @@ struct em_run {
     double loss_scale, aux_scale; // see em_exec
     const float *values;          // [T, M], for programs with ember_squared_error()
     uint64_t seed, step;
+    uint64_t update; // of the parameters, from 0: several passes may be of one
     // Told now and then what share of a forward's operations is done. NULL: nobody wants to know.
     void (*progress)(void *context, double share);
     void *context;

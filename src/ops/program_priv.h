@@ -11,6 +11,7 @@ enum em_rows_source {
     EM_ROWS_TOKENS,
     EM_ROWS_SEQUENCES,
     EM_ROWS_EXPERT,
+    EM_ROWS_PLAN,
     EM_ROWS_REACH
 };
 
@@ -23,11 +24,10 @@ struct em_tensor_info {
     size_t root_offset; // bytes
     enum em_rows_source rows;
     size_t multiple;          // rows per unit of the source; EM_ROWS_REACH: the most rows
-    const ember_tensor *plan; // EM_ROWS_EXPERT
-    size_t expert;
+    const ember_tensor *plan; // EM_ROWS_EXPERT, EM_ROWS_PLAN: of all experts
+    size_t expert;            // EM_ROWS_PLAN: how many there are
     bool keep;
-    bool lasting;  // its memory is its own in every run
-    size_t shared; // and that of every program with such a call: its number in the packs; 0: not
+    bool lasting; // its memory is its own in every run
     bool is_grad;
     bool fused;     // it exists only within a sum that its operation makes now: nobody can read it
     bool tiled;     // it exists within a run of tiles only, and has memory for one tile

@@ -172,23 +172,6 @@ void em_lasting(ember_tensor *t)
     t->info->root->info->lasting = true;
 }
 
-ember_status em_lasting_shared(struct em_call *c, unsigned i)
-{
-    const size_t size = sizeof c->op + sizeof i + EM_ATTR_BYTES + c->n_in * sizeof *c->in;
-    char *key = em_alloc(size), *to = key;
-    if (!key) return EMBER_E_NOMEM;
-    memcpy(to, &c->op, sizeof c->op);
-    memcpy(to += sizeof c->op, &i, sizeof i);
-    memcpy(to += sizeof i, c->attr.bytes, EM_ATTR_BYTES);
-    memcpy(to += EM_ATTR_BYTES, c->in, c->n_in * sizeof *c->in);
-    em_lasting(c->out[i]);
-    const ember_status status =
-        em_packs_share(c->program->packs, key, size, em_tensor_bytes(c->out[i]),
-                       &c->out[i]->info->root->info->shared);
-    em_free(key);
-    return status;
-}
-
 uint64_t em_weights_version(const struct em_call *c)
 {
     return em_packs_version(c->program->packs);
@@ -207,12 +190,26 @@ ember_status em_out_expert(struct em_call *c, unsigned i, ember_dtype dtype,
     return set_out(c, i, t);
 }
 
+ember_status em_out_plan(struct em_call *c, unsigned i, ember_dtype dtype, ember_tensor *plan,
+                         size_t n_experts, size_t limit, const size_t *dim, unsigned ndim)
+{
+    assert(ndim < EMBER_MAX_DIMS);
+    ember_tensor *t;
+    size_t full[EMBER_MAX_DIMS] = {limit};
+    if (ndim) memcpy(full + 1, dim, ndim * sizeof *dim);
+    EM_TRY(new_tensor(c, dtype, full, ndim + 1, &t));
+    t->info->rows = EM_ROWS_PLAN;
+    t->info->plan = plan;
+    t->info->expert = n_experts;
+    return set_out(c, i, t);
+}
+
 bool em_same_rows(const ember_tensor *a, const ember_tensor *b)
 {
     const struct em_tensor_info *x = a->info, *y = b->info;
     if (!x || !y) return true;
     return x->rows == y->rows && x->multiple == y->multiple && x->plan == y->plan &&
-           (x->rows != EM_ROWS_EXPERT || x->expert == y->expert);
+           (!x->plan || x->expert == y->expert);
 }
 
 bool em_has_token_rows(const ember_tensor *x)

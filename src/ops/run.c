@@ -44,6 +44,7 @@ void em_resolve_rows(const struct em_program *p, ember_tensor *t)
         t->dim[0] = (size_t)(offset[info->expert + 1] - offset[info->expert]) * info->multiple;
         break;
     }
+    case EM_ROWS_PLAN: t->dim[0] = (size_t)em_i32(info->plan)[info->expert] * info->multiple; break;
     }
     if (t->grad) t->grad->dim[0] = t->dim[0];
 }
@@ -237,6 +238,7 @@ ember_status em_program_forward(struct em_program *p, const struct em_run *run)
     x->aux_scale = run->aux_scale;
     x->seed = run->seed;
     x->step = run->step;
+    x->update = run->update;
     x->batch = b;
     x->values = run->values;
     x->position = p->position;
@@ -252,7 +254,7 @@ ember_status em_program_forward(struct em_program *p, const struct em_run *run)
     }
     // Views that no call names directly (an output kept for the caller) have rows too.
     for (size_t i = 0; i < p->n_tensors; i++)
-        if (p->tensor[i]->info->rows != EM_ROWS_EXPERT) em_resolve_rows(p, p->tensor[i]);
+        if (!p->tensor[i]->info->plan) em_resolve_rows(p, p->tensor[i]);
     p->watched = run->progress ? run : NULL;
     p->work_done = 0;
     p->work = run->progress ? em_program_cost(p, false).flops : 0;

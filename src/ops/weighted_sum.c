@@ -1,12 +1,14 @@
 // Weighted sum: y[t] = sum over the token's k choices of weight * row, in the order of the choices,
-// plus a residual.
+// plus a residual. Choices that went nowhere count for nothing.
 //   drow = weight dy,  dweight = dy . row,  dresidual = dy.
 #include "kernels/kernels.h"
 #include "ops/moe_plan.h"
+#include "ops/program_priv.h"
 #include "ops/rows.h"
 
 struct attr {
     size_t n_experts;
+    bool plain; // weights count for 1, and get no gradient
 };
 
 enum { ROWS, WEIGHTS, PLAN, RESIDUAL, INPUTS }; // the planner fills RESIDUAL
@@ -17,11 +19,15 @@ static ember_status shape(struct em_call *c)
     const ember_tensor *rows = c->in[ROWS], *weights = c->in[WEIGHTS];
     EM_TRY(em_check_f32(c, rows, "rows", 0));
     EM_TRY(em_check_f32(c, weights, "weights", 0));
-    if (rows->ndim != 2 || weights->ndim != 2 || rows->dim[0] != weights->dim[0] * weights->dim[1])
+    const bool planned = rows->info && rows->info->rows == EM_ROWS_PLAN;
+    if (rows->ndim != 2 || weights->ndim != 2 ||
+        (!planned && rows->dim[0] != weights->dim[0] * weights->dim[1]))
         return em_fail(EMBER_E_SHAPE, "weighted_sum: rows are %s, weights %s",
                        em_shape_text(rows, text[0], sizeof text[0]),
                        em_shape_text(weights, text[1], sizeof text[1]));
-    EM_TRY(em_check_plan(c, c->in[PLAN], em_attr_const(c, struct attr)->n_experts, rows->dim[0]));
+    EM_TRY(em_check_plan(c, c->in[PLAN], em_attr_const(c, struct attr)->n_experts,
+                         weights->dim[0] * weights->dim[1]));
+    EM_TRY(em_check_plan_rows(c, c->in[PLAN], em_attr_const(c, struct attr)->n_experts, rows));
     return em_out_rows(c, 0, EMBER_F32, weights, 1, &rows->dim[1], 1);
 }
 
@@ -37,6 +43,16 @@ static const int32_t *places(const struct em_call *c)
     return em_plan_place(c->in[PLAN], em_attr_const(c, struct attr)->n_experts);
 }
 
+static float weight_of(const struct em_call *c, size_t t, size_t n)
+{
+    return em_attr_const(c, struct attr)->plain ? 1 : em_row(c->in[WEIGHTS], t)[n];
+}
+
+static bool wants_weights(const struct em_call *c)
+{
+    return em_wants(c, WEIGHTS) && !em_attr_const(c, struct attr)->plain;
+}
+
 static void forward_tokens(void *arg, size_t begin, size_t end, unsigned thread)
 {
     (void)thread;
@@ -44,11 +60,18 @@ static void forward_tokens(void *arg, size_t begin, size_t end, unsigned thread)
     const size_t k = c->in[WEIGHTS]->dim[1], D = c->out[0]->dim[1];
     const int32_t *place = places(c);
     for (size_t t = begin; t < end; t++) {
-        const float *weight = em_row(c->in[WEIGHTS], t);
         float *y = em_row(c->out[0], t);
-        em_kernels()->scale_f32(y, em_row(c->in[ROWS], (size_t)place[t * k]), weight[0], D);
-        for (size_t n = 1; n < k; n++)
-            em_kernels()->axpy_f32(y, weight[n], em_row(c->in[ROWS], (size_t)place[t * k + n]), D);
+        bool first = true;
+        for (size_t n = 0; n < k; n++) {
+            if (place[t * k + n] < 0) continue;
+            const float *row = em_row(c->in[ROWS], (size_t)place[t * k + n]);
+            if (first)
+                em_kernels()->scale_f32(y, row, weight_of(c, t, n), D);
+            else
+                em_kernels()->axpy_f32(y, weight_of(c, t, n), row, D);
+            first = false;
+        }
+        if (first) memset(y, 0, D * sizeof *y);
         if (c->in[RESIDUAL]) em_kernels()->add_f32(y, em_row(c->in[RESIDUAL], t), y, D);
     }
 }
@@ -68,8 +91,8 @@ static void backward_rows(void *arg, size_t begin, size_t end, unsigned thread)
     const int32_t *order = em_plan_order(c->in[PLAN], em_attr_const(c, struct attr)->n_experts);
     for (size_t r = begin; r < end; r++) {
         const size_t t = (size_t)order[r] / k, n = (size_t)order[r] % k;
-        const float *dy = em_row(c->out[0]->grad, t), weight = em_row(c->in[WEIGHTS], t)[n];
-        if (em_wants(c, WEIGHTS))
+        const float *dy = em_row(c->out[0]->grad, t), weight = weight_of(c, t, n);
+        if (wants_weights(c))
             em_row(c->in[WEIGHTS]->grad, t)[n] +=
                 em_kernels()->dot_f32(dy, em_row(c->in[ROWS], r), D);
         if (!em_wants(c, ROWS)) continue;
@@ -95,8 +118,9 @@ static void reference_forward(const struct em_call *c)
         for (size_t d = 0; d < D; d++) {
             double sum = 0;
             for (size_t n = 0; n < k; n++)
-                sum += (double)em_row(c->in[WEIGHTS], t)[n] *
-                       (double)em_row(c->in[ROWS], (size_t)places(c)[t * k + n])[d];
+                if (places(c)[t * k + n] >= 0)
+                    sum += (double)weight_of(c, t, n) *
+                           (double)em_row(c->in[ROWS], (size_t)places(c)[t * k + n])[d];
             if (c->in[RESIDUAL]) sum += (double)em_row(c->in[RESIDUAL], t)[d];
             em_row(c->out[0], t)[d] = (float)sum;
         }
@@ -109,14 +133,15 @@ static void reference_backward(const struct em_call *c)
     em_zero_fresh(c, WEIGHTS);
     for (size_t t = 0; t < c->out[0]->dim[0]; t++)
         for (size_t n = 0; n < k; n++) {
+            if (places(c)[t * k + n] < 0) continue;
             const size_t r = (size_t)places(c)[t * k + n];
             const float *dy = em_row(c->out[0]->grad, t);
             double sum = 0;
             for (size_t d = 0; d < D; d++)
                 sum += (double)dy[d] * (double)em_row(c->in[ROWS], r)[d];
-            if (em_wants(c, WEIGHTS)) em_row(c->in[WEIGHTS]->grad, t)[n] += (float)sum;
+            if (wants_weights(c)) em_row(c->in[WEIGHTS]->grad, t)[n] += (float)sum;
             for (size_t d = 0; em_wants(c, ROWS) && d < D; d++)
-                em_row(c->in[ROWS]->grad, r)[d] += em_row(c->in[WEIGHTS], t)[n] * dy[d];
+                em_row(c->in[ROWS]->grad, r)[d] += weight_of(c, t, n) * dy[d];
         }
     em_zero_fresh(c, RESIDUAL);
     for (size_t t = 0; em_wants(c, RESIDUAL) && t < c->out[0]->dim[0]; t++)
@@ -135,16 +160,28 @@ const struct em_op em_op_weighted_sum = {
     .residual = RESIDUAL,
 };
 
-ember_status ember_weighted_sum(ember_flow *flow, ember_tensor *rows, const ember_routing *routing,
-                                ember_tensor **y)
+static ember_status record(ember_flow *flow, ember_tensor *rows, const ember_routing *routing,
+                           bool plain, ember_tensor **y)
 {
     struct em_call *c = em_call_new(flow, &em_op_weighted_sum, INPUTS);
     if (!c) return EMBER_E_NOMEM;
     c->in[ROWS] = rows;
     c->in[WEIGHTS] = routing->weights;
     c->in[PLAN] = routing->plan;
-    em_attr(c, struct attr)->n_experts = routing->n_experts;
+    *em_attr(c, struct attr) = (struct attr){routing->n_experts, plain};
     EM_TRY(em_record(flow, c));
     *y = c->out[0];
     return EMBER_OK;
+}
+
+ember_status ember_weighted_sum(ember_flow *flow, ember_tensor *rows, const ember_routing *routing,
+                                ember_tensor **y)
+{
+    return record(flow, rows, routing, false, y);
+}
+
+ember_status ember_expert_sum(ember_flow *flow, ember_tensor *rows, const ember_routing *routing,
+                              ember_tensor **y)
+{
+    return record(flow, rows, routing, true, y);
 }

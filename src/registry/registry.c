@@ -9,6 +9,7 @@ static const char *const kind_names[EMBER_KINDS] = {
     [EMBER_NORM] = "norm",
     [EMBER_ROUTER] = "router",
     [EMBER_COMBINER] = "combiner",
+    [EMBER_GATE] = "gate",
     [EMBER_BLOCK] = "block",
     [EMBER_FAMILY] = "family",
     [EMBER_OPTIMIZER] = "optimizer",

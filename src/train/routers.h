@@ -7,9 +7,9 @@
 
 // What a router did in a step, or over several.
 struct em_router_figures {
-    uint64_t *load; // [E] slots
-    uint64_t slots, tokens;
-    uint64_t dropped;                               // choices that went to no expert
+    uint64_t *load;   // [E] slots
+    double *observed; // [E] sums weighted by tokens of what thresholds should be; NULL: not kept
+    uint64_t slots, tokens, dropped;
     double aux, z, token_entropy, marginal_entropy; // sums weighted by tokens; unscaled
 };
 
@@ -22,7 +22,10 @@ double em_max_violation(const struct em_router_figures *f, size_t experts); // E
 // Moves selection biases towards balance by the loads of the last step: b += rate sign(mean load -
 // load). A bias that several layers share sees the sum of their loads. Wang et al. 2024,
 // "Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts", arXiv:2408.15664.
-void em_update_selection_bias(const struct em_router_record *record,
-                              const struct em_router_figures *figures, size_t count);
+// And what else routers have that no gradient moves: thresholds follow what was observed, with a
+// moving mean, and the coefficient of sparsity grows or shrinks by a fifth until the target is met
+// (arXiv:2412.14711).
+void em_update_routers(const struct em_router_record *record,
+                       const struct em_router_figures *figures, size_t count);
 
 #endif

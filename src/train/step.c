@@ -21,7 +21,8 @@ static ember_status prepare_routers(struct em_stepper *s)
             s->routers[i].bias ? em_params_find(&s->model->params, s->routers[i].bias->name) : NULL;
         if (bias && bias->held) s->routers[i].bias_rate = 0;
         s->figures[i].load = em_calloc(s->routers[i].routing.n_experts, sizeof(uint64_t));
-        if (!s->figures[i].load) return EMBER_E_NOMEM;
+        s->figures[i].observed = em_calloc(s->routers[i].routing.n_experts, sizeof(double));
+        if (!s->figures[i].load || !s->figures[i].observed) return EMBER_E_NOMEM;
     }
     return EMBER_OK;
 }
@@ -82,8 +83,10 @@ void em_stepper_release(struct em_stepper *s)
 
 void em_stepper_close(struct em_stepper *s)
 {
-    for (size_t i = 0; s->figures && i < s->n_routers; i++)
+    for (size_t i = 0; s->figures && i < s->n_routers; i++) {
         em_free(s->figures[i].load);
+        em_free(s->figures[i].observed);
+    }
     em_free(s->figures);
     em_free(s->routers);
     em_stepper_release(s);
@@ -189,13 +192,22 @@ static ember_status not_finite_update(const struct em_stepper *s, const struct e
                    count_bad(em_f32(&p->tensor), n), n, moments, update->lr);
 }
 
-static ember_status check_selection_bias(const struct em_stepper *s, uint64_t step)
+static ember_status check_routers(const struct em_stepper *s, uint64_t step)
 {
     for (size_t i = 0; i < s->n_routers; i++) {
         const struct em_router_record *r = &s->routers[i];
-        if (r->bias && !em_all_finite(em_f32(r->bias), r->routing.n_experts))
-            return em_fail(EMBER_E_NUMERIC, "step %llu: %s, the selection bias, is not finite",
-                           (unsigned long long)(step + 1), r->bias->name);
+        const struct {
+            const ember_tensor *buffer;
+            const char *what;
+        } moved[] = {{r->bias, "the selection bias"},
+                     {r->threshold, "the thresholds"},
+                     {r->sparsity, "the coefficient of sparsity"}};
+        for (size_t b = 0; b < sizeof moved / sizeof *moved; b++)
+            if (moved[b].buffer &&
+                !em_all_finite(em_f32(moved[b].buffer), ember_tensor_count(moved[b].buffer)))
+                return em_fail(EMBER_E_NUMERIC, "step %llu: %s, %s, is not finite",
+                               (unsigned long long)(step + 1), moved[b].buffer->name,
+                               moved[b].what);
     }
     return EMBER_OK;
 }
@@ -216,7 +228,8 @@ static ember_status run_part(struct em_stepper *s, const struct em_step_request 
                                .values = s->packed.values,
                                .aux_scale = 1 / (double)s->options.accumulate,
                                .seed = s->options.seed,
-                               .step = q->step * s->options.accumulate + part};
+                               .step = q->step * s->options.accumulate + part,
+                               .update = q->step};
     EM_TRY(em_program_forward(s->program, &run));
     const double nats = score(s, batch).loss;
     if (!isfinite(nats)) return not_finite_loss(s, &run, q->step);
@@ -247,8 +260,8 @@ ember_status em_step(struct em_stepper *s, const struct em_step_request *q,
         em_trainable_zero_moments(s->trainable);
     } else {
         if (bad) return not_finite_update(s, bad, &update);
-        em_update_selection_bias(s->routers, s->figures, s->n_routers);
-        EM_TRY(check_selection_bias(s, q->step));
+        em_update_routers(s->routers, s->figures, s->n_routers);
+        EM_TRY(check_routers(s, q->step));
     }
     *out = sum;
     return EMBER_OK;

@@ -87,7 +87,7 @@ static void descriptors_that_are_not_whole_are_refused(void **state)
         {"EMPTY", EMBER_E_CONFIG, "brings no components"},
         {"UNDEFINED", EMBER_E_FORMAT, "undefined symbol: ember_function_of_a_later_version"},
         {"LAYER_NAME", EMBER_E_CONFIG, "a component without a name like"},
-        {"KIND", EMBER_E_CONFIG, "doubled is of kind 7, which is not a layer's"},
+        {"KIND", EMBER_E_CONFIG, "doubled is of kind 8, which is not a layer's"},
         {"ROUTE", EMBER_E_CONFIG, "the router doubled has no route"},
         {"BUILD", EMBER_E_CONFIG, "the channel_mixer doubled has no build"},
         {"HELP", EMBER_E_CONFIG, "the channel_mixer doubled has no help"},

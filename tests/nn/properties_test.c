@@ -23,7 +23,7 @@
 #include "models/model.h"
 #include "support/check.h"
 
-enum { VOCABULARY = 19, TOKENS = 23, SEQUENCES = 3, ROUNDS = 6, FEW = 2, TRIES = 60 };
+enum { VOCABULARY = 19, TOKENS = 23, SEQUENCES = 3, ROUNDS = 6, FEW = 2, TRIES = 500 };
 
 // ---- random configs ----
 
@@ -32,13 +32,19 @@ static size_t below(struct em_rng *rng, size_t n)
     return (size_t)em_rng_below(rng, n);
 }
 
+// Zeros for a whole block would hide what came before it.
 static const struct em_component *pick(struct em_rng *rng, ember_kind kind)
 {
     const struct em_component *found = NULL, *c;
     size_t n = 0;
     for (size_t i = 0; (c = em_registry_at(i)); i++)
-        if (c->kind == kind && below(rng, ++n) == 0) found = c;
+        if (c->kind == kind && strcmp(c->name, "zero") && below(rng, ++n) == 0) found = c;
     return found;
+}
+
+static unsigned flags_of(const struct em_component *c)
+{
+    return ((const ember_layer_type *)c->impl)->flags;
 }
 
 static json_t *random_component(struct em_rng *rng, const struct em_component *c, unsigned depth);
@@ -50,10 +56,11 @@ static json_t *random_value(struct em_rng *rng, const ember_option *o, unsigned 
     switch (o->type) {
     case EMBER_OPTION_BOOL: return json_boolean(below(rng, 2));
     case EMBER_OPTION_SIZE: {
-        // Products of many inputs make much of what f32 rounds, or vanish beside the residual path:
-        // hyena_test.c holds every order against a bound of its own.
-        const double least = fmax(o->min, strcmp(o->name, "order") ? 8 : 4),
-                     most = fmin(o->max, least);
+        // Products of many inputs, and many layers of random weights, make much of what f32 rounds,
+        // or vanish beside the residual path: hyena_test.c holds every order against a bound of its
+        // own.
+        const bool deep = !strcmp(o->name, "order") || strstr(o->name, "layers");
+        const double least = fmax(o->min, deep ? 4 : 8), most = fmin(o->max, least);
         return json_integer((json_int_t)o->min +
                             (json_int_t)below(rng, (size_t)(most - o->min) + 1));
     }
@@ -93,17 +100,20 @@ static json_t *random_component(struct em_rng *rng, const struct em_component *c
         // these properties.
         const bool always = o->type == EMBER_OPTION_SIZE || o->type == EMBER_OPTION_COMPONENT;
         if (!strcmp(o->name, "dropout")) continue;
+        // A block within a channel mixer has no sequence mixer.
+        if (c->kind == EMBER_BLOCK && depth && !strcmp(o->name, "sequence")) continue;
+        // What looks at later tokens in training alone is causal here.
+        if (!strcmp(o->name, "accept_future")) {
+            if (!(flags_of(c) & EMBER_NOT_CAUSAL))
+                json_object_set_new(config, o->name, json_true());
+            continue;
+        }
         if (o->type == EMBER_OPTION_COMPONENTS && (depth > 1 || below(rng, 3))) continue;
         if (!always && below(rng, 2)) continue;
         json_t *value = random_value(rng, o, depth);
         if (value) json_object_set_new(config, o->name, value);
     }
     return config;
-}
-
-static unsigned flags_of(const struct em_component *c)
-{
-    return ((const ember_layer_type *)c->impl)->flags;
 }
 
 // A model of two blocks around the component.
@@ -125,6 +135,11 @@ static json_t *random_model(struct em_rng *rng, const struct em_component *c)
     case EMBER_ROUTER:
         block = json_pack("{s:s, s:{s:s, s:i, s:o}}", "type", "pre_norm", "channel", "type", "moe",
                           "experts", (int)(2 + below(rng, 6)), "router", layer);
+        break;
+    case EMBER_GATE:
+        block = json_pack("{s:s, s:{s:s, s:i, s:{s:s, s:i, s:o}}}", "type", "pre_norm", "channel",
+                          "type", "moe", "experts", (int)(2 * (1 + below(rng, 4))), "router",
+                          "type", "softmax_topk", "k", 2, "gate", layer);
         break;
     case EMBER_COMBINER:
         block = json_pack("{s:s, s:{s:s, s:o}}", "type", "pre_norm", "channel", "type", "moe",
@@ -177,8 +192,7 @@ static void runner_open(struct runner *r, const struct em_model *m, enum em_back
                                                                     .recompute = recompute},
                                        &r->program),
                      EMBER_OK);
-    assert_int_equal(
-        em_model_record(m, r->program, gradients ? EM_HEAD_LOSS : EM_HEAD_NONE, &r->out), EMBER_OK);
+    CHECK_OK(em_model_record(m, r->program, gradients ? EM_HEAD_LOSS : EM_HEAD_NONE, &r->out));
     assert_int_equal(em_program_allocate(r->program), EMBER_OK);
 }
 
@@ -209,7 +223,7 @@ struct subject {
     const struct em_model *m;
     const char *config;
     struct em_rng *rng;
-    bool causal;
+    bool causal, looked_ahead;
     int32_t tokens[TOKENS], targets[TOKENS];
     float *whole; // [TOKENS, D], one sequence at once
 };
@@ -290,11 +304,11 @@ static void check_outputs(struct subject *s, enum em_backend backend)
     if (s->causal)
         check_equal(em_f32(r.out.hidden), a, from * s->m->width, 1e-5,
                     "the future changes the past", s->config);
-    // What says that it is not causal, is not.
+    // What says that it is not causal, is not: at one config at least.
     double past = 0;
     for (size_t i = 0; i < from * s->m->width; i++)
         past = fmax(past, fabs((double)em_f32(r.out.hidden)[i] - (double)a[i]));
-    if (!s->causal && !(past > 0)) fail_msg("the future does not change the past: %s", s->config);
+    s->looked_ahead = s->looked_ahead || past > 0;
     // The last place did change, or the check above would say nothing.
     double moved = 0;
     for (size_t i = from * s->m->width; i < n; i++)
@@ -408,12 +422,15 @@ static void check_slopes(struct subject *s, struct runner *r, const ember_batch 
             d[i] = (float)((double)d[i] / sqrt(length));
             expected += (double)d[i] * (double)g[i];
         }
-        bool agrees = false;
-        for (double e = 2e-2; e > 3e-4 && !agrees; e /= 4) {
+        bool agrees = false, jumps = true;
+        for (double e = 2e-2, before = 0; e > 3e-4 && !agrees; e /= 4, before = found) {
             found = slope_along(r, batch, em_f32(&p->tensor), d, n, e);
             agrees = fabs(found - expected) <= 0.01 * norm + 4e-6 / e;
+            jumps = jumps && fabs(found) > 3 * fabs(before);
         }
-        if (!agrees)
+        // Where experts tie exactly the loss jumps, the more steeply the smaller the step: there is
+        // no derivative.
+        if (!agrees && !jumps)
             fail_msg("%s: the loss changes by %g along a direction, its gradient says %g: %s",
                      p->tensor.name, found, expected, s->config);
     }
@@ -469,6 +486,7 @@ static void check_component(const struct em_component *c, size_t rounds, uint64_
 {
     char config[4096];
     const char *directory = test_directory();
+    bool causal = false, looked_ahead = false;
     for (size_t round = 0; round < rounds; round++) {
         struct em_rng rng;
         em_rng_seed(&rng, seed, round);
@@ -494,15 +512,20 @@ static void check_component(const struct em_component *c, size_t rounds, uint64_
         check_gradients(&s);
         if (round < FEW || c->plugin) check_differences(&s);
         check_saved(&s, directory);
+        causal = causal || s.causal;
+        looked_ahead = looked_ahead || s.looked_ahead;
         free(s.whole);
         em_model_close(m);
     }
+    if (!causal && !looked_ahead)
+        fail_msg("%s says that it is not causal, but the future never changes the past", c->name);
 }
 
 static bool is_layer(ember_kind kind)
 {
     return kind == EMBER_SEQUENCE_MIXER || kind == EMBER_CHANNEL_MIXER || kind == EMBER_NORM ||
-           kind == EMBER_ROUTER || kind == EMBER_COMBINER || kind == EMBER_BLOCK;
+           kind == EMBER_ROUTER || kind == EMBER_COMBINER || kind == EMBER_GATE ||
+           kind == EMBER_BLOCK;
 }
 
 static void every_layer_holds_its_properties(void **state)

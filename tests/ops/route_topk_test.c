@@ -25,10 +25,11 @@ static void every_score_with_gradients(void **state)
     for (size_t round = 0; round < op_rounds(18); round++) {
         const size_t E = op_size(&sizes, 12);
         const ember_topk_options options = {.k = round % 9 == 8 ? E : op_size(&sizes, E),
-                                            .score = (ember_score)(round % 3),
+                                            .score = (ember_score)(round % 4),
                                             .renormalise = round / 3 % 2,
                                             .eps = round % 4 ? 0 : 0.25f,
-                                            .scale = round % 5 ? 0 : 2.5f};
+                                            .scale = round % 5 ? 0 : 2.5f,
+                                            .top_p = round % 6 == 5 ? 0.6f : 0};
         struct op_case c = {.name = "route_topk",
                             .record = route,
                             .context = &options,
@@ -49,7 +50,7 @@ static void every_score_with_gradients(void **state)
 static void many_tokens_in_parallel(void **state)
 {
     (void)state;
-    for (int score = EMBER_SCORE_SOFTMAX_SELECTED; score <= EMBER_SCORE_SIGMOID; score++)
+    for (int score = EMBER_SCORE_SOFTMAX_SELECTED; score <= EMBER_SCORE_SQRT_SOFTPLUS; score++)
         check_op(&(struct op_case){.name = "route_topk",
                                    .record = route,
                                    .context = &(ember_topk_options){.k = 7,
@@ -267,6 +268,60 @@ static const struct by_hand cases[] = {
      .logits = {40, 43, 41, 42},
      .index = {1, 3},
      .weight = {0.5f, 0.5f}},
+    {.name = "the better group, by both of its experts",
+     .options =
+         {.k = 2, .score = EMBER_SCORE_SIGMOID, .groups = 2, .keep_groups = 1, .group_top = 2},
+     .E = 4,
+     .logits = {0, LN3, -LN3, 2 * LN3}, // .5 + .75 against .25 + .9
+     .index = {1, 0},
+     .weight = {0.75f, 0.5f},
+     .gradient = {0.5f * 0.25f, 0.75f * 0.1875f}},
+    {.name = "the better group, by its best expert",
+     .options =
+         {.k = 2, .score = EMBER_SCORE_SIGMOID, .groups = 2, .keep_groups = 1, .group_top = 1},
+     .E = 4,
+     .logits = {0, LN3, -LN3, 2 * LN3},
+     .index = {3, 2},
+     .weight = {0.9f, 0.25f},
+     .gradient = {0, 0, 0.25f * 0.1875f, 0.9f * 0.09f}},
+    {.name = "all groups kept: as without groups",
+     .options =
+         {.k = 2, .score = EMBER_SCORE_SIGMOID, .groups = 2, .keep_groups = 2, .group_top = 1},
+     .E = 4,
+     .logits = {0, LN3, -LN3, 2 * LN3},
+     .index = {3, 1},
+     .weight = {0.9f, 0.75f},
+     .gradient = {0, 0.75f * 0.75f * 0.25f, 0, 0.9f * 0.9f * 0.1f}},
+    {.name = "as many experts as make 0.65 of the scores",
+     .options = {.k = 4, .score = EMBER_SCORE_SOFTMAX_ALL, .top_p = 0.65f},
+     .E = 4,
+     .logits = {0, LN2, LN3, 2 * LN2},
+     .index = {3, 2, -1, -1},
+     .weight = {0.4f, 0.3f, 0, 0},
+     // a = g / 2: sum g a = .125
+     .gradient = {-0.0125f, -0.025f, 0.3f * (0.15f - 0.125f), 0.4f * (0.2f - 0.125f)}},
+    {.name = "the same, over their sum",
+     .options = {.k = 4, .score = EMBER_SCORE_SOFTMAX_SELECTED, .top_p = 0.65f},
+     .E = 4,
+     .logits = {0, LN2, LN3, 2 * LN2},
+     .index = {3, 2, -1, -1},
+     .weight = {4.0f / 7, 3.0f / 7, 0, 0},
+     .gradient = {0, 0, -6.0f / 343, 6.0f / 343}},
+    {.name = "one that is enough by itself",
+     .options = {.k = 2, .score = EMBER_SCORE_SOFTMAX_ALL, .top_p = 1e-3f},
+     .E = 2,
+     .logits = {0, LN3},
+     .index = {1, -1},
+     .weight = {0.75f, 0},
+     .gradient = {-0.25f * 0.75f * 0.75f, 0.75f * (0.75f - 0.75f * 0.75f)}},
+    {.name = "the root of softplus",
+     .options = {.k = 1, .score = EMBER_SCORE_SQRT_SOFTPLUS},
+     .E = 1,
+     .logits = {0},
+     .index = {0},
+     .weight = {0.83255461f}, // sqrt(ln 2)
+     // 2 s ds/dh = sigmoid(h)
+     .gradient = {0.5f}},
     {.name = "vanished scores have no weight, and no NaN",
      .options = {.k = 2, .score = EMBER_SCORE_SIGMOID, .renormalise = true},
      .E = 3,
@@ -297,6 +352,35 @@ static void values_and_gradients_by_hand(void **state)
         }
 }
 
+// From three experts to one in four updates, and back to the config's k outside of training.
+static void k_warms_up(void **state)
+{
+    (void)state;
+    static const size_t used[] = {3, 3, 2, 2, 1, 1};
+    static const float logits[] = {0, LN2, LN3, 2 * LN2};
+    struct router *r =
+        open_router(EM_CPU, 1, 4, NULL,
+                    &(ember_topk_options){
+                        .k = 1, .score = EMBER_SCORE_SOFTMAX_ALL, .k_first = 3, .k_steps = 4});
+    assert_int_equal(r->routing.k, 3);
+    for (size_t update = 0; update <= 6; update++) {
+        const bool training = update < 6;
+        CHECK_OK(em_program_forward(
+            r->program, &(struct em_run){.batch = &(ember_batch){.n_tokens = 1,
+                                                                 .n_sequences = 1,
+                                                                 .offset = (size_t[]){0, 1},
+                                                                 .inputs = logits},
+                                         .training = training,
+                                         .update = training ? update : 0}));
+        size_t n = 0;
+        while (n < 3 && em_i32(r->routing.indices)[n] >= 0)
+            n++;
+        assert_int_equal(n, training ? used[update] : 1);
+        assert_int_equal(em_plan_offset(r->routing.plan)[4], n);
+    }
+    close_router(r);
+}
+
 // ---- the losses ----
 
 // Uniform scores: both entropies are whole, and the balance loss is at its 1, whoever is chosen.
@@ -304,7 +388,8 @@ static void statistics_by_hand(void **state)
 {
     (void)state;
     for (int backend = 0; backend < EM_BACKENDS; backend++)
-        for (int score = EMBER_SCORE_SOFTMAX_SELECTED; score <= EMBER_SCORE_SIGMOID; score++) {
+        for (int score = EMBER_SCORE_SOFTMAX_SELECTED; score <= EMBER_SCORE_SQRT_SOFTPLUS;
+             score++) {
             static const float logits[4 * 5] = {0};
             struct router *r = open_router(
                 (enum em_backend)backend, 4, 5, NULL,
@@ -361,7 +446,7 @@ static void losses_have_their_gradients(void **state)
     for (size_t i = 0; i < 24; i++) {
         const double aux_scale = i / 12 ? 0.125 : 2;
         const ember_topk_options options = {.k = 3,
-                                            .score = (ember_score)(i % 3),
+                                            .score = (ember_score)(i % 4),
                                             .renormalise = i / 3 % 2,
                                             .aux_coefficient = i / 6 % 2 ? 0.75f : 0,
                                             .z_coefficient = i % 4 ? 0.5f : 0};
@@ -437,8 +522,10 @@ static void impossible_choices_are_refused(void **state)
     c.in[BIAS] = (struct op_input){.kind = OP_PARAMETER, .dim = {1, 3}, .ndim = 2};
     check_op_refused(&c, EMBER_E_SHAPE, "route_topk: bias has to be [3], not [1, 3]");
     c.in[BIAS].ndim = 0;
-    c.context = &(ember_topk_options){.k = 2, .score = (ember_score)3};
-    check_op_refused(&c, EMBER_E_RANGE, "route_topk: there is no score number 3");
+    c.context = &(ember_topk_options){.k = 2, .score = (ember_score)4};
+    check_op_refused(&c, EMBER_E_RANGE, "route_topk: there is no score number 4");
+    c.context = &(ember_topk_options){.k = 2, .groups = 2, .keep_groups = 1, .group_top = 1};
+    check_op_refused(&c, EMBER_E_SHAPE, "route_topk: 2 of 3 experts in 1 of 2 groups");
     c.context = &(ember_topk_options){.k = 2};
     c.in[LOGITS] = (struct op_input){.kind = OP_ROWS, .dim = {3, 1}, .ndim = 2};
     check_op_refused(&c, EMBER_E_SHAPE, "of the experts of [5, 3, 1] cannot be chosen");
@@ -467,6 +554,7 @@ int main(void)
         cmocka_unit_test(every_score_with_gradients),
         cmocka_unit_test(many_tokens_in_parallel),
         cmocka_unit_test(values_and_gradients_by_hand),
+        cmocka_unit_test(k_warms_up),
         cmocka_unit_test(statistics_by_hand),
         cmocka_unit_test(losses_have_their_gradients),
         cmocka_unit_test(loss_gradients_by_formula),

@@ -201,7 +201,7 @@ static void a_table_that_does_not_hold_together_is_refused(void **state)
         {EMBER_OPT_ENUM(struct sample, choice, 0, NULL, "help"), "t.choice has no choices"},
         {EMBER_OPT_BOOL(struct sample, flag, true, NULL), "t.flag has no help of one line"},
         {EMBER_OPT_BOOL(struct sample, flag, true, "two\nlines"), "t.flag has no help of one line"},
-        {EMBER_OPT_COMPONENT(struct sample, norm, EMBER_KINDS, NULL, "help"), "of no kind (13)"},
+        {EMBER_OPT_COMPONENT(struct sample, norm, EMBER_KINDS, NULL, "help"), "of no kind (14)"},
         {EMBER_OPT_COMPONENT(struct sample, norm, EMBER_NORM, "{\"type\"", "help"), "t.norm: "},
         {{.name = "Size", .type = EMBER_OPTION_SIZE, .help = "help"}, "\"Size\" cannot be"},
         {{.name = "type", .type = EMBER_OPTION_SIZE, .help = "help"}, "\"type\" cannot be"},

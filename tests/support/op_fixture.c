@@ -64,6 +64,7 @@ static const struct em_op op_source = {
 // Choices of experts, as a router would make them: `used` experts of them, the last ones never.
 struct choose_attr {
     size_t used, k;
+    bool drop; // some of them go nowhere
 };
 
 static ember_status choose_shape(struct em_call *c)
@@ -84,6 +85,8 @@ static void choose_forward(const struct em_call *c)
                     if ((size_t)chosen[m] == e) e = (e + 1) % a->used;
             chosen[n] = (int32_t)e;
         }
+    for (size_t i = 0; a->drop && i < ember_tensor_count(c->out[0]); i++)
+        if (em_hash64(i, 3, 9) % 3 == 0) em_i32(c->out[0])[i] = -1;
 }
 
 static const struct em_op op_choose = {
@@ -180,17 +183,33 @@ ember_status fixture_source(ember_flow *flow, ember_tensor *parameter, ember_ten
     return EMBER_OK;
 }
 
-ember_status fixture_routing(ember_flow *flow, ember_tensor *like, size_t n_experts, size_t used,
-                             size_t k, ember_tensor *weights, ember_routing *routing)
+static ember_status choose_experts(ember_flow *flow, ember_tensor *like, size_t n_experts,
+                                   const struct choose_attr *choose, ember_tensor *weights,
+                                   ember_routing *routing)
 {
     struct em_call *c = em_call_new(flow, &op_choose, 1);
     if (!c) return EMBER_E_NOMEM;
     c->in[0] = like;
-    *em_attr(c, struct choose_attr) = (struct choose_attr){used, k};
+    *em_attr(c, struct choose_attr) = *choose;
     EM_TRY(em_record(flow, c));
-    *routing =
-        (ember_routing){.n_experts = n_experts, .k = k, .weights = weights, .indices = c->out[0]};
+    *routing = (ember_routing){
+        .n_experts = n_experts, .k = choose->k, .weights = weights, .indices = c->out[0]};
     return ember_dispatch(flow, routing);
+}
+
+ember_status fixture_routing(ember_flow *flow, ember_tensor *like, size_t n_experts, size_t used,
+                             size_t k, ember_tensor *weights, ember_routing *routing)
+{
+    return choose_experts(flow, like, n_experts, &(struct choose_attr){used, k, false}, weights,
+                          routing);
+}
+
+ember_status fixture_dropping_routing(ember_flow *flow, ember_tensor *like, size_t n_experts,
+                                      size_t used, size_t k, ember_tensor *weights,
+                                      ember_routing *routing)
+{
+    return choose_experts(flow, like, n_experts, &(struct choose_attr){used, k, true}, weights,
+                          routing);
 }
 
 ember_status fixture_spread(ember_flow *flow, ember_tensor *x, size_t k, ember_tensor **y)

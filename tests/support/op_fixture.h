@@ -18,6 +18,11 @@ ember_status fixture_source(ember_flow *flow, ember_tensor *parameter, ember_ten
 ember_status fixture_routing(ember_flow *flow, ember_tensor *like, size_t n_experts, size_t used,
                              size_t k, ember_tensor *weights, ember_routing *routing) EMBER_CHECKED;
 
+// The same, but every third choice or so goes nowhere.
+ember_status fixture_dropping_routing(ember_flow *flow, ember_tensor *like, size_t n_experts,
+                                      size_t used, size_t k, ember_tensor *weights,
+                                      ember_routing *routing) EMBER_CHECKED;
+
 // The rows of x [T, k M], cut into k rows each.
 ember_status fixture_spread(ember_flow *flow, ember_tensor *x, size_t k,
                             ember_tensor **y) EMBER_CHECKED;

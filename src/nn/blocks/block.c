@@ -6,6 +6,7 @@ ember_status em_block_build(struct em_block *block, ember_build *build, bool bef
                                            {"channel_norm", "channel", "channel_post_norm"}};
     static const ember_kind kind[2] = {EMBER_SEQUENCE_MIXER, EMBER_CHANNEL_MIXER};
     const ember_config *mixer[2] = {block->sequence, block->channel};
+    if (block->drop_path > 0) EMBER_TRY(ember_build_need_tokens(build));
     if (!mixer[0] && !mixer[1])
         return ember_build_refuse(build, "",
                                   "a block needs a sequence mixer, a channel mixer, or both");

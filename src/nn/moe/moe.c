@@ -4,15 +4,17 @@
 
 #include "base/alloc.h"
 #include "nn/build.h"
+#include "nn/moe/token_gate.h"
 #include "ops/program.h"
 
 struct moe {
-    ember_layer base;
+    ember_layer base; // param[0]: shared_gate [1, D]
     size_t experts;
-    const ember_config *expert, *expert_list, *router, *combiner;
-    ember_layer *route, *combine;
-    ember_layer *group;   // alike experts as one layer, or NULL
-    ember_layer **single; // [experts] otherwise
+    bool shared_gate;
+    const ember_config *expert, *expert_list, *router, *combiner, *shared;
+    ember_layer *route, *combine, *always; // always: the shared expert, or NULL
+    ember_layer *group;                    // alike experts as one layer, or NULL
+    ember_layer **single;                  // [experts] otherwise
 };
 
 static const ember_option options[] = {
@@ -25,6 +27,11 @@ static const ember_option options[] = {
                         "who gets which token"),
     EMBER_OPT_COMPONENT(struct moe, combiner, EMBER_COMBINER, "{\"type\": \"weighted_sum\"}",
                         "how a token's outputs become one"),
+    EMBER_OPT_COMPONENT(struct moe, shared, EMBER_CHANNEL_MIXER, NULL,
+                        "a shared expert: runs on every token, beside those that are routed to "
+                        "(arXiv:2401.06066)"),
+    EMBER_OPT_BOOL(struct moe, shared_gate, false,
+                   "the shared expert's output times a sigmoid of the token"),
     {0},
 };
 
@@ -60,11 +67,22 @@ static ember_status build(ember_layer *l, ember_build *b)
     struct em_params *params = b->params;
     EMBER_TRY(
         em_grow(&params->moe, &params->moe_capacity, params->moe_count + 1, sizeof *params->moe));
+    const size_t record = params->moe_count;
     params->moe[params->moe_count++] = (struct em_moe_record){l->path, m->experts, b->chosen};
     EMBER_TRY(ember_child(b, "combiner", EMBER_COMBINER, m->combiner, &m->combine));
+    const bool apart = b->apart;
+    b->apart = true;
     EMBER_TRY(build_experts(m, b));
+    b->apart = apart;
     b->routed = outer;
-    return EMBER_OK;
+    b->chosen = params->moe[record].k;
+    if (m->shared_gate && !m->shared)
+        return ember_build_refuse(b, "shared_gate", "there is no shared expert");
+    if (!m->shared) return EMBER_OK;
+    EMBER_TRY(ember_child(b, "shared", EMBER_CHANNEL_MIXER, m->shared, &m->always));
+    if (!m->shared_gate) return EMBER_OK;
+    return ember_param(b, &l->param[0], "shared_gate.weight", EMBER_INIT_NORMAL, EMBER_ROLE_ROUTER,
+                       (size_t[]){1, ember_build_width(b)}, 2);
 }
 
 static ember_status run_group(const struct moe *m, ember_flow *f, ember_tensor *x,
@@ -98,7 +116,13 @@ static ember_status forward(const ember_layer *l, ember_flow *f, ember_tensor *x
     EMBER_TRY(ember_route(m->route, f, x, &routing));
     EMBER_TRY(em_flow_keep_routing(f, &routing, &kept));
     EMBER_TRY(m->group ? run_group(m, f, x, kept, &rows) : run_singly(m, f, x, kept, &rows));
-    return ember_combine(m->combine, f, rows, kept, y);
+    ember_tensor *routed, *shared;
+    EMBER_TRY(ember_combine(m->combine, f, x, rows, kept, &routed));
+    *y = routed;
+    if (!m->always) return EMBER_OK;
+    EMBER_TRY(ember_forward(m->always, f, x, &shared));
+    if (m->shared_gate) EMBER_TRY(em_token_gate(f, x, l->param[0], NULL, shared, &shared));
+    return ember_add(f, routed, shared, y);
 }
 
 extern const ember_layer_type em_layer_moe;

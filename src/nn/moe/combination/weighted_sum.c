@@ -9,10 +9,10 @@ static ember_status build(ember_layer *l, ember_build *b)
     return EMBER_OK;
 }
 
-static ember_status combine(const ember_layer *l, ember_flow *f, ember_tensor *rows,
-                            const ember_routing *routing, ember_tensor **y)
+static ember_status combine(const ember_layer *l, ember_flow *f, ember_tensor *x,
+                            ember_tensor *rows, const ember_routing *routing, ember_tensor **y)
 {
-    (void)l;
+    (void)l, (void)x;
     return ember_weighted_sum(f, rows, routing, y);
 }
 

@@ -16,6 +16,7 @@ static const ember_option options[] = {
 static ember_status build(ember_layer *l, ember_build *b)
 {
     struct em_topk_router *r = (struct em_topk_router *)l;
+    r->start = EMBER_INIT_NORMAL;
     return em_topk_build(r, b, r->scores == SELECTED || r->renormalise);
 }
 
