@@ -6,6 +6,7 @@
 
 #include "base/io.h"
 #include "report/markup.h"
+#include "report/page_experts.h"
 #include "report/page_style.h"
 #include "report/report.h"
 #include "report/scale.h"
@@ -92,8 +93,12 @@ static ember_status bpb_bar(struct em_buf *out, const struct em_report_domain *d
     return em_buf_puts(out, "</svg></td>");
 }
 
+struct shown { // figures that some domain has
+    bool untrained, xz;
+};
+
 static ember_status domain_row(struct em_buf *out, const struct em_report_domain *d, double most,
-                               bool xz, bool sum)
+                               struct shown shown, bool sum)
 {
     EM_TRY(
         em_buf_puts(out, sum ? "<tr class=\"sum\"><th scope=\"row\">" : "<tr><th scope=\"row\">"));
@@ -104,8 +109,8 @@ static ember_status domain_row(struct em_buf *out, const struct em_report_domain
     EM_TRY(em_buf_printf(
         out, "</td><td class=\"dim wide\">%s</td>",
         em_decimal(d->tokens ? (double)d->bytes / (double)d->tokens : (double)NAN, 2, per_token)));
-    EM_TRY(bpb_cell(out, d->untrained_bpb, "dim"));
-    if (xz) EM_TRY(bpb_cell(out, d->xz_bpb, ""));
+    if (shown.untrained) EM_TRY(bpb_cell(out, d->untrained_bpb, "dim"));
+    if (shown.xz) EM_TRY(bpb_cell(out, d->xz_bpb, ""));
     EM_TRY(bpb_cell(out, d->bpb, "best"));
     EM_TRY(bpb_bar(out, d, most));
     return em_buf_puts(out, "</tr>\n");
@@ -133,11 +138,12 @@ static struct em_report_domain sum_domains(const struct em_report *r)
 static ember_status held_out(const struct em_report *r, struct em_buf *out)
 {
     if (!r->domain_count) return EMBER_OK;
-    bool xz = false;
+    struct shown shown = {0};
     double most = 0;
     for (size_t i = 0; i < r->domain_count; i++) {
         const struct em_report_domain *d = &r->domains[i];
-        xz = xz || isfinite(d->xz_bpb);
+        shown.xz = shown.xz || isfinite(d->xz_bpb);
+        shown.untrained = shown.untrained || isfinite(d->untrained_bpb);
         most = fmax(most, fmax(d->bpb, fmax(d->untrained_bpb, d->xz_bpb))); // fmax skips NAN
     }
     if (!(most > 0)) most = 1;
@@ -146,18 +152,20 @@ static ember_status held_out(const struct em_report *r, struct em_buf *out)
         "<h2>Held-out text</h2><p>Bits per byte of text that the model was not trained on; "
         "less is better.</p>\n<div class=\"card\"><div class=\"scroll\"><table><thead><tr>"
         "<th>domain</th><th class=\"wide\">bytes</th><th class=\"wide\">bytes a "
-        "token</th><th>untrained</th>%s"
+        "token</th>%s%s"
         "<th>this model</th><th class=\"bar\"><span class=\"key k0\"></span>this model"
-        "%s<span class=\"key k2\"></span>untrained</th></tr></thead><tbody>\n",
-        xz ? "<th>xz -9e</th>" : "", xz ? "<span class=\"key k1\"></span>xz -9e" : ""));
+        "%s%s</th></tr></thead><tbody>\n",
+        shown.untrained ? "<th>untrained</th>" : "", shown.xz ? "<th>xz -9e</th>" : "",
+        shown.xz ? "<span class=\"key k1\"></span>xz -9e" : "",
+        shown.untrained ? "<span class=\"key k2\"></span>untrained" : ""));
     for (size_t i = 0; i < r->domain_count; i++)
-        EM_TRY(domain_row(out, &r->domains[i], most, xz, false));
+        EM_TRY(domain_row(out, &r->domains[i], most, shown, false));
     if (r->domain_count > 1) {
         const struct em_report_domain sum = sum_domains(r);
-        EM_TRY(domain_row(out, &sum, most, xz, true));
+        EM_TRY(domain_row(out, &sum, most, shown, true));
     }
     EM_TRY(em_buf_puts(out, "</tbody></table></div>"));
-    if (xz)
+    if (shown.xz)
         EM_TRY(em_buf_puts(
             out, "<p class=\"note\" style=\"margin:10px 0 0\">xz -9e compresses the same "
                  "held-out bytes of each domain on their own: it has not seen the training "
@@ -174,124 +182,6 @@ static ember_status curves(const struct em_report *r, struct em_buf *out)
     for (size_t i = 0; i < r->curve_count; i++)
         EM_TRY(em_svg_curve(&r->curves[i], out));
     return em_buf_puts(out, "</div>\n");
-}
-
-enum layer_map { MAP_LOAD, MAP_DOMAINS, MAP_SHARED };
-
-static bool has_map(const struct em_report *r, const struct em_report_layer *l, enum layer_map map)
-{
-    if (!l->experts) return false;
-    switch (map) {
-    case MAP_LOAD: return l->load && r->load_count;
-    case MAP_DOMAINS: return l->domain_share && r->domain_count;
-    case MAP_SHARED: return l->coactivation && l->active > 1 && l->experts > 1;
-    }
-    return false;
-}
-
-static bool any_map(const struct em_report *r, enum layer_map map)
-{
-    for (size_t i = 0; i < r->layer_count; i++)
-        if (has_map(r, &r->layers[i], map)) return true;
-    return false;
-}
-
-static ember_status layer_maps(const struct em_report *r, enum layer_map map, struct em_buf *out)
-{
-    EM_TRY(em_buf_puts(out, "<div class=\"grid\">\n"));
-    for (size_t i = 0; i < r->layer_count; i++) {
-        const struct em_report_layer *l = &r->layers[i];
-        if (!has_map(r, l, map)) continue;
-        EM_TRY(em_buf_printf(out,
-                             "<div class=\"card\"><h3>Layer %zu <small>%zu of %zu experts a token"
-                             "</small></h3>",
-                             l->layer, l->active, l->experts));
-        EM_TRY(map == MAP_LOAD      ? em_svg_load(r, l, out)
-               : map == MAP_DOMAINS ? em_svg_domains(r, l, out)
-                                    : em_svg_coactivation(l, out));
-        EM_TRY(em_buf_puts(out, "</div>\n"));
-    }
-    return em_buf_puts(out, "</div>\n");
-}
-
-static ember_status nmi_cells(struct em_buf *out, const struct em_nmi *m)
-{
-    char value[EM_FIGURE], shuffled[EM_FIGURE], ceiling[EM_FIGURE];
-    EM_TRY(em_buf_printf(out, "<td class=\"best\">%s</td>", em_decimal(m->value, 3, value)));
-    return em_buf_printf(out, "<td class=\"dim\">%s</td><td class=\"dim\">%s</td>",
-                         em_decimal(m->shuffled, 3, shuffled), em_decimal(m->ceiling, 2, ceiling));
-}
-
-static ember_status specialisation(const struct em_report *r, struct em_buf *out)
-{
-    EM_TRY(em_buf_puts(
-        out, "<div class=\"card\" style=\"margin-top:20px\"><div class=\"scroll\"><table><thead>"
-             "<tr><th rowspan=\"2\">layer</th><th rowspan=\"2\">experts</th>"
-             "<th rowspan=\"2\">busiest expert<br>over an even share</th>"
-             "<th rowspan=\"2\">entropy<br>of the load</th>"
-             "<th rowspan=\"2\">entropy<br>of a token</th><th rowspan=\"2\">dead</th>"
-             "<th class=\"of\" colspan=\"3\">NMI(expert; domain)</th>"
-             "<th class=\"of\" colspan=\"3\">NMI(expert; token)</th>"
-             "</tr><tr><th>measured</th><th>shuffled</th><th>ceiling</th><th>measured</th>"
-             "<th>shuffled</th><th>ceiling</th></tr></thead><tbody>\n"));
-    for (size_t i = 0; i < r->layer_count; i++) {
-        const struct em_report_layer *l = &r->layers[i];
-        const struct em_expert_metrics *m = &l->metrics;
-        char violation[EM_FIGURE], load[EM_FIGURE], token[EM_FIGURE];
-        EM_TRY(em_buf_printf(out, "<tr><th scope=\"row\">%zu</th><td class=\"dim\">%zu of %zu</td>",
-                             l->layer, l->active, l->experts));
-        EM_TRY(em_buf_printf(out, "<td>+%s %%</td><td>%s</td><td>%s</td><td>%zu</td>",
-                             em_percent(m->max_violation, violation),
-                             em_decimal(m->load_entropy, 3, load),
-                             em_decimal(m->token_entropy, 3, token), m->dead));
-        EM_TRY(nmi_cells(out, &m->domain));
-        EM_TRY(nmi_cells(out, &m->token));
-        EM_TRY(em_buf_puts(out, "</tr>\n"));
-    }
-    return em_buf_puts(
-        out,
-        "</tbody></table></div><p class=\"note\" style=\"margin:10px 0 0\">NMI, the normalised "
-        "mutual "
-        "information, is the share of what there is to know about the label (the domain, the "
-        "token) "
-        "that the expert tells: 0 nothing, 1 all. <i>Shuffled</i> is the same with labels dealt at "
-        "random, what the count alone makes of no dependence; <i>ceiling</i> is the most that this "
-        "many experts could tell. Entropies are relative to an even split, which is 1. An expert "
-        "is "
-        "dead below a tenth of its even share.</p></div>\n");
-}
-
-static ember_status experts(const struct em_report *r, struct em_buf *out)
-{
-    if (!r->layer_count) return EMBER_OK;
-    EM_TRY(em_buf_puts(out, "<h2>Experts</h2>"));
-    if (any_map(r, MAP_DOMAINS)) {
-        EM_TRY(em_buf_puts(
-            out, "<p>Which experts each domain's held-out tokens go to, in percent. Colour is "
-                 "relative to an even split over the experts, 1×.</p><div class=\"legend\">"));
-        EM_TRY(em_svg_levels(out));
-        EM_TRY(em_buf_puts(out, "</div>\n"));
-        EM_TRY(layer_maps(r, MAP_DOMAINS, out));
-    }
-    EM_TRY(specialisation(r, out));
-    if (any_map(r, MAP_LOAD)) {
-        EM_TRY(em_buf_puts(
-            out, "<h2>Expert load over training</h2><p>The share of the training tokens that "
-                 "each expert got, with the last one at the right. 1× is an even "
-                 "split.</p><div class=\"legend\">"));
-        EM_TRY(em_svg_levels(out));
-        EM_TRY(em_buf_puts(out, "</div>\n"));
-        EM_TRY(layer_maps(r, MAP_LOAD, out));
-    }
-    if (any_map(r, MAP_SHARED)) {
-        EM_TRY(em_buf_puts(out,
-                           "<details><summary>Which experts share tokens</summary><p>How often the "
-                           "expert of a row is joined by the expert of a column, relative to "
-                           "chance.</p>\n"));
-        EM_TRY(layer_maps(r, MAP_SHARED, out));
-        EM_TRY(em_buf_puts(out, "</details>\n"));
-    }
-    return EMBER_OK;
 }
 
 static ember_status samples(const struct em_report *r, struct em_buf *out)
@@ -354,7 +244,7 @@ static ember_status foot(const struct em_report *r, struct em_buf *out)
                                  utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min));
     }
     EM_TRY(em_buf_puts(out, ". The page is one file and loads nothing; the same figures are in "
-                            "report.json.</footer>\n<script>"));
+                            "the JSON file beside it.</footer>\n<script>"));
     EM_TRY(em_buf_puts(out, em_page_script));
     return em_buf_puts(out, "</script></body></html>\n");
 }
@@ -364,7 +254,7 @@ ember_status em_report_html(const struct em_report *r, struct em_buf *out)
     EM_TRY(head(r, out));
     EM_TRY(held_out(r, out));
     EM_TRY(curves(r, out));
-    EM_TRY(experts(r, out));
+    EM_TRY(em_page_experts(r, out));
     EM_TRY(samples(r, out));
     EM_TRY(fact_tables(r, out));
     return foot(r, out);

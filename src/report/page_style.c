@@ -49,7 +49,7 @@ static const char layout[] =
     ".line,.raw{fill:none;stroke-linejoin:round;stroke-linecap:round}"
     ".line{stroke-width:2}.raw{stroke-width:1;opacity:.28}"
     "svg .end{font-weight:600}svg .end .v{font-weight:400}"
-    ".cross{stroke:var(--faint);stroke-dasharray:3 3}";
+    ".cross{stroke:var(--faint);stroke-dasharray:3 3}.dot{fill:#000}";
 
 static const char tables_and_text[] =
     "table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}"
@@ -69,6 +69,11 @@ static const char tables_and_text[] =
     "font:12.5px/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace}"
     "pre b{background:var(--mark);font-weight:600;border-radius:2px;box-decoration-break:clone}"
     ".sample pre{max-height:21em;overflow:auto}"
+    ".who pre{line-height:2.1}.who span{border-bottom:3px solid;padding:1px "
+    "1px;box-decoration-break:clone;-webkit-box-decoration-break:clone}"
+    ".who .u1{border-bottom-style:dotted}.who .u2{border-bottom-style:dashed}"
+    ".who .u3{border-bottom-style:double}.who .none{border-bottom-color:transparent}"
+    ".who sup{font-size:9px;font-weight:700;line-height:0;padding-right:1px}"
     "details{margin-top:14px}summary{cursor:pointer;font-weight:600;font-size:14px}"
     "details[open] summary{margin-bottom:12px}"
     ".legend{max-width:380px;margin:2px 0 14px}"
@@ -118,6 +123,11 @@ ember_status em_page_style(struct em_buf *out)
         EM_TRY(em_buf_printf(
             out, "path.s%zu{stroke:var(--s%zu)}svg text.s%zu,circle.s%zu{fill:var(--s%zu)}", i, i,
             i, i, i));
+    for (size_t i = 0; i < EM_SERIES_COLOURS; i++)
+        EM_TRY(em_buf_printf(out,
+                             ".e%zu{border-color:var(--s%zu);background:color-mix(in "
+                             "srgb,var(--s%zu) 18%%,transparent)}.e%zu sup{color:var(--s%zu)}",
+                             i, i, i, i, i));
     for (int v = 0; v <= 2 * EM_LEVELS; v++)
         EM_TRY(em_buf_printf(out, ".h%d{fill:var(--h%d)}svg .c%d{fill:var(--c%d)}", v, v, v, v));
     return EMBER_OK;

@@ -1,6 +1,6 @@
-// What a training run shows a person: one value filled by the trainer, drawn as a self-contained
-// HTML page (report.html), as JSON with the same figures (report.json) and as a sketch on a
-// terminal.
+// What a training run shows a person, or a look at a model's experts: one value, drawn as a
+// self-contained HTML page (report.html), as JSON with the same figures (report.json,
+// docs/report.md) and as a sketch on a terminal.
 //
 // All memory is the caller's and only read. A figure that was not measured is NAN, text that is not
 // there is NULL, a list that is not there has count 0: its place is then left out of the picture.
@@ -43,14 +43,36 @@ struct em_report_curve {
     bool zero_based; // the axis starts at 0 (rates)
 };
 
+// What held-out tokens are told apart by, beside their domains.
+enum em_split { EM_SPLIT_POSITION, EM_SPLIT_CLASS, EM_SPLIT_TOKEN, EM_SPLITS };
+
 struct em_report_layer { // one MoE layer
     size_t layer;        // its index among the model's layers
     size_t experts;      // E
     size_t active;       // k of a token
     const double *load; // [em_report.load_count][E] shares of slots, each row sums to 1; NULL: none
-    const double *domain_share; // [em_report.domain_count][E], em_expert_domain_share; NULL: none
-    const double *coactivation; // [E][E], em_expert_coactivation; NULL: none
-    struct em_expert_metrics metrics; // over the held-out text
+    // Over the held-out text; NULL: not measured.
+    const double *share;            // [E] of the slots
+    const double *coverage;         // [E], em_expert_coverage
+    const double *domain_share;     // [em_report.domain_count][E], em_expert_share
+    const double *split[EM_SPLITS]; // [em_report.split[i].count][E], the same
+    const double *coactivation;     // [E][E], em_expert_coactivation
+    const double *weight_cosine;    // [E][E]
+    const double *output_cka;       // [E][E]
+    const double *saturation;       // [em_report.checkpoint_count], shares of equal choices
+    const int32_t *const *excerpt;  // [em_report.excerpt_count][tokens] top experts, -1: none
+    struct em_expert_metrics metrics;
+};
+
+struct em_report_names {
+    const char *const *name;
+    size_t count;
+};
+
+struct em_report_excerpt { // the beginning of a domain's held-out text
+    const char *domain;
+    const char *const *piece; // [count] the text of each token: any bytes
+    size_t count;
 };
 
 struct em_report_domain { // a domain's held-out text
@@ -85,6 +107,11 @@ struct em_report {
     size_t load_count;
     const struct em_report_layer *layers;
     size_t layer_count;
+    struct em_report_names split[EM_SPLITS]; // of the rows of em_report_layer.split
+    const char *const *checkpoints;          // [checkpoint_count] of em_report_layer.saturation
+    size_t checkpoint_count;
+    const struct em_report_excerpt *excerpts;
+    size_t excerpt_count;
     const struct em_report_domain *domains;
     size_t domain_count;
     const struct em_report_sample *samples;
@@ -115,6 +142,9 @@ ember_status em_sketch_curve(const struct em_report_curve *c, struct em_terminal
                              struct em_buf *out) EMBER_CHECKED;
 ember_status em_sketch_experts(const struct em_report *r, struct em_terminal terminal,
                                struct em_buf *out) EMBER_CHECKED;
+// What the experts' maps do not show of tokens: kinds, and example texts with their experts.
+ember_status em_sketch_tokens(const struct em_report *r, struct em_terminal terminal,
+                              struct em_buf *out) EMBER_CHECKED;
 ember_status em_sketch_domains(const struct em_report *r, struct em_terminal terminal,
                                struct em_buf *out) EMBER_CHECKED;
 

@@ -92,29 +92,105 @@ static json_t *nmi(const struct em_nmi *m)
                      "ceiling", number(m->ceiling));
 }
 
+static const char *const split_name[EM_SPLITS] = {
+    [EM_SPLIT_POSITION] = "position", [EM_SPLIT_CLASS] = "kind", [EM_SPLIT_TOKEN] = "token"};
+
+static json_t *named(const struct em_report_names *n)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < n->count; i++)
+        append(&list, text(n->name[i]));
+    return list;
+}
+
+static json_t *splits(const struct em_report *r)
+{
+    json_t *object = json_object();
+    for (size_t i = 0; object && i < EM_SPLITS; i++)
+        if (r->split[i].count && json_object_set_new(object, split_name[i], named(&r->split[i]))) {
+            json_decref(object);
+            return NULL;
+        }
+    return object;
+}
+
+static json_t *indices(const size_t *v, size_t n)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++)
+        append(&list, json_integer((json_int_t)v[i]));
+    return list;
+}
+
+static json_t *chosen(const struct em_report *r, const struct em_report_layer *l)
+{
+    json_t *list = json_array();
+    for (size_t d = 0; d < r->excerpt_count; d++) {
+        json_t *experts = json_array();
+        for (size_t t = 0; t < r->excerpts[d].count; t++)
+            append(&experts, l->excerpt[d][t] < 0 ? json_null() : json_integer(l->excerpt[d][t]));
+        append(&list, experts);
+    }
+    return list;
+}
+
+static bool set(json_t *object, const char *key, json_t *value)
+{
+    return json_object_set_new(object, key, value) == 0; // of a NULL value too
+}
+
+static bool set_maps(json_t *object, const struct em_report *r, const struct em_report_layer *l)
+{
+    const size_t E = l->experts;
+    const struct {
+        const char *key;
+        const double *v;
+        size_t rows;
+    } maps[] = {{"domain_share", l->domain_share, r->domain_count},
+                {"position_share", l->split[EM_SPLIT_POSITION], r->split[EM_SPLIT_POSITION].count},
+                {"kind_share", l->split[EM_SPLIT_CLASS], r->split[EM_SPLIT_CLASS].count},
+                {"token_share", l->split[EM_SPLIT_TOKEN], r->split[EM_SPLIT_TOKEN].count},
+                {"load", l->load, r->load_count},
+                {"coactivation", l->coactivation, E},
+                {"weight_cosine", l->weight_cosine, E},
+                {"output_cka", l->output_cka, E}};
+    for (size_t i = 0; i < sizeof maps / sizeof *maps; i++)
+        if (maps[i].v && !set(object, maps[i].key, rows(maps[i].v, maps[i].rows, E))) return false;
+    return (!l->share || set(object, "share", numbers(l->share, E))) &&
+           (!l->coverage || set(object, "coverage", numbers(l->coverage, E))) &&
+           (!l->saturation ||
+            set(object, "saturation", numbers(l->saturation, r->checkpoint_count))) &&
+           (!l->excerpt || set(object, "excerpts", chosen(r, l)));
+}
+
 static json_t *layer(const struct em_report *r, const struct em_report_layer *l)
 {
     const struct em_expert_metrics *m = &l->metrics;
-    const size_t E = l->experts;
+    const size_t named_dead = m->dead < EM_DEAD_NAMED ? m->dead : EM_DEAD_NAMED;
     json_t *object = json_pack(
-        "{s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:o,s:I,s:o,s:o}", "layer", (json_int_t)l->layer,
-        "experts", (json_int_t)E, "experts_per_token", (json_int_t)l->active, "tokens",
-        (json_int_t)m->tokens, "slots", (json_int_t)m->slots, "max_violation",
-        number(m->max_violation), "load_variation", number(m->load_variation), "load_entropy",
-        number(m->load_entropy), "token_entropy", number(m->token_entropy), "marginal_entropy",
-        number(m->marginal_entropy), "dead", (json_int_t)m->dead, "nmi_domain", nmi(&m->domain),
-        "nmi_token", nmi(&m->token));
-    if (!object) return NULL;
-    // The maps: by domain, by step of load_steps, and expert by expert.
-    if ((l->domain_share &&
-         json_object_set_new(object, "domain_share", rows(l->domain_share, r->domain_count, E))) ||
-        (l->load && json_object_set_new(object, "load", rows(l->load, r->load_count, E))) ||
-        (l->coactivation &&
-         json_object_set_new(object, "coactivation", rows(l->coactivation, E, E)))) {
+        "{s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:o,s:o,s:o,s:o,s:o}", "layer",
+        (json_int_t)l->layer, "experts", (json_int_t)l->experts, "experts_per_token",
+        (json_int_t)l->active, "tokens", (json_int_t)m->tokens, "slots", (json_int_t)m->slots,
+        "dropped", (json_int_t)m->dropped, "max_violation", number(m->max_violation),
+        "load_variation", number(m->load_variation), "load_entropy", number(m->load_entropy),
+        "token_entropy", number(m->token_entropy), "marginal_entropy", number(m->marginal_entropy),
+        "mutual_information", number(m->marginal_entropy - m->token_entropy), "dead",
+        (json_int_t)m->dead, "dead_experts", indices(m->dead_expert, named_dead), "nmi_domain",
+        nmi(&m->domain), "nmi_token", nmi(&m->token), "nmi_kind", nmi(&m->token_class),
+        "nmi_position", nmi(&m->position));
+    if (object && !set_maps(object, r, l)) {
         json_decref(object);
         return NULL;
     }
     return object;
+}
+
+static json_t *excerpt(const struct em_report_excerpt *x)
+{
+    json_t *pieces = json_array();
+    for (size_t t = 0; t < x->count; t++)
+        append(&pieces, text(x->piece[t]));
+    return json_pack("{s:o,s:o}", "domain", text(x->domain), "tokens", pieces);
 }
 
 static json_t *domain(const struct em_report_domain *d)
@@ -128,7 +204,8 @@ static json_t *build(const struct em_report *r)
 {
     json_t *fact_lists = json_object();
     json_t *warnings = json_array(), *curves = json_array(), *layers = json_array();
-    json_t *domains = json_array(), *samples = json_array();
+    json_t *domains = json_array(), *samples = json_array(), *excerpts = json_array();
+    json_t *checkpoints = json_array();
     for (size_t i = 0; i < r->facts_count && fact_lists; i++)
         if (set_named(fact_lists, r->facts[i].title, facts(r->facts[i].facts, r->facts[i].count))) {
             json_decref(fact_lists);
@@ -145,17 +222,22 @@ static json_t *build(const struct em_report *r)
     for (size_t i = 0; i < r->sample_count; i++)
         append(&samples, json_pack("{s:o,s:o,s:o}", "domain", text(r->samples[i].domain), "prompt",
                                    text(r->samples[i].prompt), "text", text(r->samples[i].text)));
+    for (size_t i = 0; i < r->excerpt_count; i++)
+        append(&excerpts, excerpt(&r->excerpts[i]));
+    for (size_t i = 0; i < r->checkpoint_count; i++)
+        append(&checkpoints, text(r->checkpoints[i]));
     // What is JSON stays JSON; other text is kept as a string.
     json_t *config = NULL;
     if (r->config && em_json_parse("config", r->config, strlen(r->config), EM_JSON_COMMENTS,
                                    &config) != EMBER_OK)
         config = text(r->config);
-    return json_pack("{s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "format", 1, "title",
-                     text(r->title), "subtitle", text(r->subtitle), "version", text(r->version),
-                     "finished", r->finished > 0 ? json_real(r->finished) : json_null(), "facts",
-                     fact_lists, "warnings", warnings, "curves", curves, "load_steps",
-                     numbers(r->load_steps, r->load_count), "layers", layers, "domains", domains,
-                     "samples", samples, "config", r->config ? config : json_null());
+    return json_pack(
+        "{s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "format", 1, "title",
+        text(r->title), "subtitle", text(r->subtitle), "version", text(r->version), "finished",
+        r->finished > 0 ? json_real(r->finished) : json_null(), "facts", fact_lists, "warnings",
+        warnings, "curves", curves, "load_steps", numbers(r->load_steps, r->load_count), "layers",
+        layers, "rows", splits(r), "checkpoints", checkpoints, "excerpts", excerpts, "domains",
+        domains, "samples", samples, "config", r->config ? config : json_null());
 }
 
 ember_status em_report_write_json(const struct em_report *r, const char *path)

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -25,14 +26,18 @@ ember_status em_expert_counts_init(struct em_expert_counts *c, const struct em_c
     if (E < 1 || E > EXPERTS_MAX)
         return em_fail(EMBER_E_RANGE, "expert counts: %zu experts, expected 1 to %d", E,
                        EXPERTS_MAX);
-    if (shape->vocabulary > INT32_MAX || shape->domains > INT32_MAX)
+    if (shape->vocabulary > INT32_MAX || shape->domains > INT32_MAX ||
+        shape->positions > INT32_MAX || shape->classes > INT32_MAX)
         return em_fail(EMBER_E_RANGE,
-                       "expert counts: %zu token ids and %zu domains do not fit 32 bits",
-                       shape->vocabulary, shape->domains);
+                       "expert counts: %zu token ids, %zu domains, %zu places or %zu classes do "
+                       "not fit 32 bits",
+                       shape->vocabulary, shape->domains, shape->positions, shape->classes);
     *c = (struct em_expert_counts){.shape = *shape};
     ember_status status = EMBER_E_NOMEM;
     EM_TRY_GOTO(status, failed, counts_alloc(&c->expert, 1, E));
     EM_TRY_GOTO(status, failed, counts_alloc(&c->domain, shape->domains, E));
+    EM_TRY_GOTO(status, failed, counts_alloc(&c->position, shape->positions, E));
+    EM_TRY_GOTO(status, failed, counts_alloc(&c->token_class, shape->classes, E));
     if (shape->pairs) EM_TRY_GOTO(status, failed, counts_alloc(&c->pair, E, E));
     status = EMBER_E_NOMEM;
     c->score_sum = em_calloc(E, sizeof *c->score_sum);
@@ -57,6 +62,8 @@ void em_expert_counts_deinit(struct em_expert_counts *c)
 {
     em_free(c->expert);
     em_free(c->domain);
+    em_free(c->position);
+    em_free(c->token_class);
     em_free(c->pair);
     em_free(c->token_row);
     em_free(c->token);
@@ -69,11 +76,13 @@ void em_expert_counts_reset(struct em_expert_counts *c)
     const size_t E = c->shape.experts;
     memset(c->expert, 0, E * sizeof *c->expert);
     memset(c->domain, 0, c->shape.domains * E * sizeof *c->domain);
+    memset(c->position, 0, c->shape.positions * E * sizeof *c->position);
+    memset(c->token_class, 0, c->shape.classes * E * sizeof *c->token_class);
     if (c->pair) memset(c->pair, 0, E * E * sizeof *c->pair);
     if (c->token_row) memset(c->token_row, 0xff, c->shape.vocabulary * sizeof *c->token_row);
     for (size_t i = 0; i < E; i++)
         c->score_sum[i] = 0;
-    c->tokens = c->slots = c->tokens_merged = c->scored = 0;
+    c->tokens = c->slots = c->dropped = c->tokens_merged = c->scored = 0;
     c->token_rows = 0;
     c->score_entropy = 0;
 }
@@ -98,6 +107,12 @@ static ember_status token_row(struct em_expert_counts *c, int32_t token, size_t 
     return EMBER_OK;
 }
 
+static ember_status check_label(const char *what, const int32_t *label, size_t t, size_t count)
+{
+    if (!count || !label || label[t] < 0 || (size_t)label[t] < count) return EMBER_OK;
+    return em_fail(EMBER_E_RANGE, "expert counts: %s %d of %zu", what, (int)label[t], count);
+}
+
 static ember_status check_batch(const struct em_expert_counts *c, const struct em_routed *r)
 {
     const struct em_counts_shape *s = &c->shape;
@@ -118,9 +133,9 @@ static ember_status check_batch(const struct em_expert_counts *c, const struct e
             (r->tokens[t] < 0 || (size_t)r->tokens[t] >= s->vocabulary))
             return em_fail(EMBER_E_RANGE, "expert counts: token id %d of %zu", (int)r->tokens[t],
                            s->vocabulary);
-        if (s->domains && r->domains && r->domains[t] >= 0 && (size_t)r->domains[t] >= s->domains)
-            return em_fail(EMBER_E_RANGE, "expert counts: domain %d of %zu", (int)r->domains[t],
-                           s->domains);
+        EM_TRY(check_label("domain", r->domains, t, s->domains));
+        EM_TRY(check_label("place", r->positions, t, s->positions));
+        EM_TRY(check_label("class", r->classes, t, s->classes));
     }
     return EMBER_OK;
 }
@@ -141,6 +156,12 @@ static void add_scores(struct em_expert_counts *c, const float *scores)
     c->scored++;
 }
 
+// The row of `table` that counts label t; NULL: none does.
+static uint64_t *row_of(uint64_t *table, size_t count, const int32_t *label, size_t t, size_t E)
+{
+    return count && label && label[t] >= 0 ? table + (size_t)label[t] * E : NULL;
+}
+
 ember_status em_expert_counts_add(struct em_expert_counts *c, const struct em_routed *r)
 {
     EM_TRY(check_batch(c, r));
@@ -154,23 +175,25 @@ ember_status em_expert_counts_add(struct em_expert_counts *c, const struct em_ro
     }
     for (size_t t = 0; t < r->T; t++) {
         const int32_t *chosen = r->experts + t * k;
-        const int32_t d = r->domains ? r->domains[t] : r->domain;
-        uint64_t *by_domain = c->shape.domains && d >= 0 ? c->domain + (size_t)d * E : NULL;
-        uint64_t *of_token = NULL;
+        uint64_t *row[] = {r->domains ? row_of(c->domain, c->shape.domains, r->domains, t, E)
+                                      : row_of(c->domain, c->shape.domains, &r->domain, 0, E),
+                           row_of(c->position, c->shape.positions, r->positions, t, E),
+                           row_of(c->token_class, c->shape.classes, r->classes, t, E), NULL};
         if (by_token) {
-            size_t row = 0;
+            size_t of_token = 0;
             bool merged = false;
-            EM_TRY(token_row(c, r->tokens[t], &row, &merged));
-            of_token = c->token + row * E;
+            EM_TRY(token_row(c, r->tokens[t], &of_token, &merged));
+            row[3] = c->token + of_token * E;
             c->tokens_merged += merged;
         }
         for (size_t j = 0; j < k; j++) {
+            c->dropped += chosen[j] < 0;
             if (chosen[j] < 0) continue;
             const size_t e = (size_t)chosen[j];
             c->slots++;
             c->expert[e]++;
-            if (by_domain) by_domain[e]++;
-            if (of_token) of_token[e]++;
+            for (size_t i = 0; i < sizeof row / sizeof *row; i++)
+                if (row[i]) row[i][e]++;
             for (size_t i = 0; c->pair && i < k; i++)
                 if (chosen[i] >= 0) c->pair[e * E + (size_t)chosen[i]]++;
         }
@@ -191,7 +214,7 @@ ember_status em_expert_counts_merge(struct em_expert_counts *c,
 {
     const struct em_counts_shape *a = &c->shape, *b = &other->shape;
     if (a->experts != b->experts || a->domains != b->domains || a->vocabulary != b->vocabulary ||
-        a->pairs != b->pairs)
+        a->positions != b->positions || a->classes != b->classes || a->pairs != b->pairs)
         return em_fail(
             EMBER_E_SHAPE,
             "expert counts: %zu experts, %zu domains, %zu token ids do not add to %zu, %zu, %zu",
@@ -212,6 +235,8 @@ ember_status em_expert_counts_merge(struct em_expert_counts *c,
     }
     add_counts(c->expert, other->expert, E);
     add_counts(c->domain, other->domain, a->domains * E);
+    add_counts(c->position, other->position, a->positions * E);
+    add_counts(c->token_class, other->token_class, a->classes * E);
     if (c->pair) add_counts(c->pair, other->pair, E * E);
     for (size_t i = 0; i < E; i++)
         c->score_sum[i] += other->score_sum[i];
@@ -219,6 +244,7 @@ ember_status em_expert_counts_merge(struct em_expert_counts *c,
     c->scored += other->scored;
     c->tokens += other->tokens;
     c->slots += other->slots;
+    c->dropped += other->dropped;
     c->tokens_merged += other->tokens_merged;
     return EMBER_OK;
 }
@@ -339,16 +365,35 @@ void em_expert_load(const struct em_expert_counts *c, double *f)
         f[i] = c->slots ? (double)c->expert[i] / (double)c->slots : 0;
 }
 
-void em_expert_domain_share(const struct em_expert_counts *c, double *share)
+void em_expert_share(const uint64_t *joint, size_t rows, size_t E, double *share)
 {
-    const size_t E = c->shape.experts;
-    for (size_t d = 0; d < c->shape.domains; d++) {
+    for (size_t z = 0; z < rows; z++) {
         uint64_t sum = 0;
         for (size_t i = 0; i < E; i++)
-            sum += c->domain[d * E + i];
+            sum += joint[z * E + i];
         for (size_t i = 0; i < E; i++)
-            share[d * E + i] = sum ? (double)c->domain[d * E + i] / (double)sum : 0;
+            share[z * E + i] = sum ? (double)joint[z * E + i] / (double)sum : 0;
     }
+}
+
+static int falling(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x < y) - (x > y);
+}
+
+void em_expert_coverage(const struct em_expert_counts *c, double *covered)
+{
+    const size_t E = c->shape.experts;
+    em_expert_load(c, covered);
+    qsort(covered, E, sizeof *covered, falling);
+    for (size_t i = 1; i < E; i++)
+        covered[i] = fmin(covered[i] + covered[i - 1], 1);
+}
+
+bool em_expert_is_dead(uint64_t own, uint64_t slots, size_t E)
+{
+    return (double)own * 10 * (double)E < (double)slots;
 }
 
 void em_expert_coactivation(const struct em_expert_counts *c, double *p)
@@ -369,7 +414,9 @@ static void load_metrics(const struct em_expert_counts *c, struct em_expert_metr
         const double f = (double)c->expert[i] / n;
         most = fmax(most, f);
         squares += (f - mean) * (f - mean);
-        m->dead += f < 0.1 * mean;
+        if (!em_expert_is_dead(c->expert[i], c->slots, E)) continue;
+        if (m->dead < EM_DEAD_NAMED) m->dead_expert[m->dead] = i;
+        m->dead++;
     }
     m->max_violation = most * (double)E - 1;
     m->load_variation = sqrt(squares / (double)E) / mean;
@@ -395,6 +442,7 @@ ember_status em_expert_metrics(const struct em_expert_counts *c, uint64_t seed,
     const struct em_nmi none = {NAN, NAN, NAN};
     struct em_expert_metrics r = {.tokens = c->tokens,
                                   .slots = c->slots,
+                                  .dropped = c->dropped,
                                   .max_violation = NAN,
                                   .load_variation = NAN,
                                   .load_entropy = NAN,
@@ -402,23 +450,45 @@ ember_status em_expert_metrics(const struct em_expert_counts *c, uint64_t seed,
                                   .marginal_entropy = NAN,
                                   .domain = none,
                                   .token = none,
+                                  .position = none,
+                                  .token_class = none,
                                   .tokens_merged = c->tokens_merged};
     if (c->slots) load_metrics(c, &r);
     if (c->scored) score_metrics(c, &r);
-    EM_TRY(em_nmi(c->domain, c->shape.domains, c->shape.experts, seed, &r.domain));
-    EM_TRY(em_nmi(c->token, c->token_rows, c->shape.experts, seed, &r.token));
+    const size_t E = c->shape.experts;
+    EM_TRY(em_nmi(c->domain, c->shape.domains, E, seed, &r.domain));
+    EM_TRY(em_nmi(c->token, c->token_rows, E, seed, &r.token));
+    EM_TRY(em_nmi(c->position, c->shape.positions, E, seed, &r.position));
+    EM_TRY(em_nmi(c->token_class, c->shape.classes, E, seed, &r.token_class));
     *m = r;
     return EMBER_OK;
+}
+
+const char *em_expert_dead_names(const struct em_expert_metrics *m, char text[EM_DEAD_TEXT])
+{
+    const size_t named = m->dead < EM_DEAD_NAMED ? m->dead : EM_DEAD_NAMED;
+    size_t n = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < named; i++)
+        n += (size_t)snprintf(text + n, EM_DEAD_TEXT - n, "%s%zu",
+                              !i                                   ? ""
+                              : i + 1 == named && m->dead == named ? " and "
+                                                                   : ", ",
+                              m->dead_expert[i]);
+    if (m->dead > named) snprintf(text + n, EM_DEAD_TEXT - n, " and %zu more", m->dead - named);
+    return text;
 }
 
 bool em_expert_alarm(const struct em_expert_metrics *m, size_t layer, double progress,
                      bool balanced_per_sequence, char text[EM_ALARM])
 {
     if (m->dead && progress > 0.1) {
-        snprintf(
-            text, EM_ALARM,
-            "Layer %zu has %zu dead expert%s: less than a tenth of an even share of the tokens.",
-            layer, m->dead, m->dead > 1 ? "s" : "");
+        char names[EM_DEAD_TEXT];
+        snprintf(text, EM_ALARM,
+                 "Layer %zu: expert%s %s %s dead, with less than a tenth of an even share of the "
+                 "tokens.",
+                 layer, m->dead > 1 ? "s" : "", em_expert_dead_names(m, names),
+                 m->dead > 1 ? "are" : "is");
         return true;
     }
     if (m->max_violation > 2) {

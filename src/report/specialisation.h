@@ -19,6 +19,8 @@
 struct em_counts_shape {
     size_t experts;    // E, 1..65536
     size_t domains;    // Z of the domain counts; 0: not counted
+    size_t positions;  // buckets of places in a sequence; 0: not counted
+    size_t classes;    // kinds of tokens (report/token_class.h); 0: not counted
     size_t vocabulary; // token ids are in [0, vocabulary); 0: tokens are not counted
     bool pairs;        // count which experts a token shares: E * E counts
     // Bytes that the counts per token may take, 0: 64 MiB. A row is made when its token is first
@@ -31,11 +33,14 @@ struct em_counts_shape {
 struct em_expert_counts {
     struct em_counts_shape shape;
     uint64_t tokens, slots;
-    uint64_t *expert;   // [E] slots
-    uint64_t *domain;   // [domains][E] slots
-    uint64_t *pair;     // [E][E] tokens that went to both; the diagonal is `expert`
-    int32_t *token_row; // [vocabulary] row of `token`, -1: not seen yet
-    uint64_t *token;    // [token_rows][E] slots
+    uint64_t dropped;      // slots that went nowhere
+    uint64_t *expert;      // [E] slots
+    uint64_t *domain;      // [domains][E] slots
+    uint64_t *position;    // [positions][E] slots
+    uint64_t *token_class; // [classes][E] slots
+    uint64_t *pair;        // [E][E] tokens that went to both; the diagonal is `expert`
+    int32_t *token_row;    // [vocabulary] row of `token`, -1: not seen yet
+    uint64_t *token;       // [token_rows][E] slots
     size_t token_rows, token_rows_capacity, token_rows_limit;
     uint64_t tokens_merged; // tokens counted in a row that is another id's
     double *score_sum;      // [E] sum of normalised router scores
@@ -51,11 +56,13 @@ void em_expert_counts_reset(struct em_expert_counts *c);  // back to no tokens, 
 // One batch of T tokens of one layer.
 struct em_routed {
     size_t T, k;
-    const int32_t *experts; // [T, k] as the router selected; < 0: the slot went nowhere
-    const int32_t *tokens;  // [T] ids; NULL where tokens are not counted
-    const int32_t *domains; // [T], or NULL: all of `domain`
-    int32_t domain;         // < 0: of no domain
-    const float *scores;    // [T, E] router scores, not negative; NULL: no entropy per token
+    const int32_t *experts;   // [T, k] as the router selected; < 0: the slot went nowhere
+    const int32_t *tokens;    // [T] ids; NULL where tokens are not counted
+    const int32_t *domains;   // [T], or NULL: all of `domain`
+    int32_t domain;           // < 0: of no domain
+    const int32_t *positions; // [T] buckets; NULL where they are not counted
+    const int32_t *classes;   // [T]; NULL where they are not counted
+    const float *scores;      // [T, E] router scores, not negative; NULL: no entropy per token
 };
 // EMBER_E_RANGE when an id is outside the shape; then the counts are as before.
 ember_status em_expert_counts_add(struct em_expert_counts *c,
@@ -70,33 +77,44 @@ struct em_nmi {
     double ceiling;  // min(1, H(e) / H(Z)): E experts cannot tell more labels apart
 };
 
+enum { EM_DEAD_NAMED = 8 };
 struct em_expert_metrics {
-    uint64_t tokens, slots;
-    double max_violation;    // MaxVio: E max_i f_i - 1, 0 when even
-    double load_variation;   // standard deviation of f over its mean
-    double load_entropy;     // H(f) / log E: 1 when even
-    double token_entropy;    // mean over tokens of H(scores) / log E; NAN without scores
-    double marginal_entropy; // H(mean scores) / log E; NAN without scores
-    size_t dead;             // experts with f_i < 0.1 / E
-    struct em_nmi domain, token;
+    uint64_t tokens, slots, dropped;
+    double max_violation;              // MaxVio: E max_i f_i - 1, 0 when even
+    double load_variation;             // standard deviation of f over its mean
+    double load_entropy;               // H(f) / log E: 1 when even
+    double token_entropy;              // mean over tokens of H(scores) / log E; NAN without scores
+    double marginal_entropy;           // H(mean scores) / log E; NAN without scores
+    size_t dead;                       // experts with f_i < 0.1 / E
+    size_t dead_expert[EM_DEAD_NAMED]; // the first of them
+    struct em_nmi domain, token, position, token_class;
     uint64_t tokens_merged;
 };
 // The labels of `shuffled` are dealt with `seed`.
 ember_status em_expert_metrics(const struct em_expert_counts *c, uint64_t seed,
                                struct em_expert_metrics *m) EMBER_CHECKED;
 
+// "3, 7 and 12 more": the dead experts by their numbers; "" without one.
+enum { EM_DEAD_TEXT = 120 };
+const char *em_expert_dead_names(const struct em_expert_metrics *m, char text[EM_DEAD_TEXT]);
+
 // Whether a layer's routing has gone wrong: dead experts after a tenth of the training, one expert
 // with more than three times its share, or experts that no longer tell domains apart where
 // sequences are balanced one by one. Writes a sentence for people; `progress` is the share of the
 // training that is done.
-enum { EM_ALARM = 160 };
+enum { EM_ALARM = 200 };
 bool em_expert_alarm(const struct em_expert_metrics *m, size_t layer, double progress,
                      bool balanced_per_sequence, char text[EM_ALARM]);
 
 // f[i], the share of slots that went to each expert; zeros when nothing was counted.
 void em_expert_load(const struct em_expert_counts *c, double *f);
-// share[d][i]: of domain d's slots, the part that went to expert i; zeros for an unseen domain.
-void em_expert_domain_share(const struct em_expert_counts *c, double *share);
+// share[z][i]: of label z's slots in `joint` [rows][E] (c.domain, c.position, ..), the part that
+// went to expert i; zeros for an unseen label.
+void em_expert_share(const uint64_t *joint, size_t rows, size_t E, double *share);
+// What the n busiest experts get together: covered[n - 1], for n = 1..E; zeros without a slot.
+void em_expert_coverage(const struct em_expert_counts *c, double *covered);
+// Whether an expert with so many of the slots is dead: less than a tenth of an even share.
+bool em_expert_is_dead(uint64_t own, uint64_t slots, size_t E);
 // P(j in S | i in S) over all pairs, [E][E] with 1 on the diagonal; zeros for an unused i. By
 // chance it is (k - 1) / (E - 1).
 void em_expert_coactivation(const struct em_expert_counts *c, double *p);

@@ -1,5 +1,5 @@
-// Sketches of the report's pictures in a terminal: curves as braille dots, maps as shaded cells; in
-// ASCII where the terminal has no UTF-8.
+// Sketches of the report's pictures in a terminal: curves as braille dots; in ASCII where the
+// terminal has no UTF-8.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +11,9 @@
 #include "report/markup.h"
 #include "report/report.h"
 #include "report/scale.h"
+#include "report/terminal_priv.h"
 
-enum { COLUMNS_MIN = 40, COLUMNS_MAX = 400, CURVE_ROWS = 10, NAME_COLUMNS = 10 };
+enum { COLUMNS_MIN = 40, COLUMNS_MAX = 400, CURVE_ROWS = 10 };
 
 static bool utf8_locale(void)
 {
@@ -35,15 +36,14 @@ struct em_terminal em_terminal_of(int fd)
     return t;
 }
 
-static size_t columns_of(struct em_terminal t)
+size_t em_terminal_columns(struct em_terminal t)
 {
     return t.columns < COLUMNS_MIN   ? COLUMNS_MIN
            : t.columns > COLUMNS_MAX ? COLUMNS_MAX
                                      : t.columns;
 }
 
-// Text cut or filled to `columns`; at the right where `right`.
-static ember_status add_field(struct em_buf *out, const char *text, size_t columns, bool right)
+ember_status em_terminal_field(struct em_buf *out, const char *text, size_t columns, bool right)
 {
     struct em_buf clean;
     em_buf_init(&clean, 0);
@@ -65,8 +65,7 @@ static ember_status add_field(struct em_buf *out, const char *text, size_t colum
     return status;
 }
 
-// Where the terminal has ASCII only: dashes become '-', other characters '?'.
-static void to_ascii(struct em_buf *out, size_t from)
+void em_terminal_ascii(struct em_buf *out, size_t from)
 {
     if (from >= out->size) return;
     size_t to = from;
@@ -81,18 +80,18 @@ static void to_ascii(struct em_buf *out, size_t from)
     out->size = to;
 }
 
-static ember_status heading(struct em_buf *out, struct em_terminal t, const char *title,
-                            const char *unit)
+ember_status em_terminal_heading(struct em_buf *out, struct em_terminal t, const char *title,
+                                 const char *unit)
 {
-    const size_t columns = columns_of(t);
+    const size_t columns = em_terminal_columns(t);
     const size_t wide = title ? em_text_columns(title) : 0, shown = wide < columns ? wide : columns;
     EM_TRY(em_buf_puts(out, t.colour ? "\033[1m" : ""));
-    EM_TRY(add_field(out, title, shown, false));
+    EM_TRY(em_terminal_field(out, title, shown, false));
     EM_TRY(em_buf_puts(out, t.colour ? "\033[0m" : ""));
     if (unit && shown + 2 < columns) {
         const size_t unit_wide = em_text_columns(unit), left = columns - shown - 2;
         EM_TRY(em_buf_puts(out, ", "));
-        EM_TRY(add_field(out, unit, unit_wide < left ? unit_wide : left, false));
+        EM_TRY(em_terminal_field(out, unit, unit_wide < left ? unit_wide : left, false));
     }
     return em_buf_putc(out, '\n');
 }
@@ -200,7 +199,7 @@ static ember_status sketch_rows(const struct sketch *k, struct em_terminal t, st
             const double place = (1 - em_axis_place(&k->y, k->y.tick[i])) * (double)(v->rows - 1);
             if (lround(place) == (long)row) label = em_figure(k->y.tick[i], figure);
         }
-        EM_TRY(add_field(out, label, 7, true));
+        EM_TRY(em_terminal_field(out, label, 7, true));
         EM_TRY(em_buf_puts(out, t.unicode ? label ? " ┤" : " │" : " |"));
         for (size_t i = 0; i < v->columns; i++)
             EM_TRY(put_cell(out, t, v->dot[row * v->columns + i], v->line[row * v->columns + i]));
@@ -210,8 +209,8 @@ static ember_status sketch_rows(const struct sketch *k, struct em_terminal t, st
     for (size_t i = 0; i < v->columns; i++)
         EM_TRY(em_buf_puts(out, t.unicode ? "─" : "-"));
     EM_TRY(em_buf_puts(out, "\n         "));
-    EM_TRY(add_field(out, em_figure(k->x.lo, figure), v->columns - 8, false));
-    EM_TRY(add_field(out, em_figure(k->x.hi, figure), 8, true));
+    EM_TRY(em_terminal_field(out, em_figure(k->x.lo, figure), v->columns - 8, false));
+    EM_TRY(em_terminal_field(out, em_figure(k->x.hi, figure), 8, true));
     return em_buf_putc(out, '\n');
 }
 
@@ -236,7 +235,8 @@ static ember_status sketch_legend(const struct em_report_curve *c, struct em_ter
             EM_TRY(t.unicode ? em_buf_putc(out, ' ')
                              : em_buf_printf(out, " %c ", line_mark[which]));
         const size_t wide = v->name ? em_text_columns(v->name) : 0;
-        EM_TRY(add_field(out, v->name, wide < NAME_COLUMNS ? wide : NAME_COLUMNS, false));
+        EM_TRY(em_terminal_field(out, v->name, wide < EM_TERMINAL_NAME ? wide : EM_TERMINAL_NAME,
+                                 false));
         EM_TRY(em_buf_printf(out, " %s ", i ? em_figure(v->y[i - 1], figure) : "-"));
     }
     return em_buf_putc(out, '\n');
@@ -246,7 +246,7 @@ ember_status em_sketch_curve(const struct em_report_curve *c, struct em_terminal
                              struct em_buf *out)
 {
     const size_t from = out->size;
-    struct sketch k = {.canvas = {.columns = columns_of(terminal) - 10,
+    struct sketch k = {.canvas = {.columns = em_terminal_columns(terminal) - 10,
                                   .rows = CURVE_ROWS,
                                   .dots_x = terminal.unicode ? 2 : 1,
                                   .dots_y = terminal.unicode ? 4 : 2}};
@@ -262,80 +262,13 @@ ember_status em_sketch_curve(const struct em_report_curve *c, struct em_terminal
     for (size_t s = c->count; s-- > 0;)
         if (!c->series[s].faint) sketch_line(c, &c->series[s], --lines % 255, &k);
     ember_status status;
-    EM_TRY_GOTO(status, done, heading(out, terminal, c->title, c->unit));
+    EM_TRY_GOTO(status, done, em_terminal_heading(out, terminal, c->title, c->unit));
     EM_TRY_GOTO(status, done, sketch_rows(&k, terminal, out));
     EM_TRY_GOTO(status, done, sketch_legend(c, terminal, out));
-    if (!terminal.unicode) to_ascii(out, from);
+    if (!terminal.unicode) em_terminal_ascii(out, from);
 done:
     em_free(k.canvas.dot);
     return status;
-}
-
-// Levels from blue over grey to orange, as entries of the 256 colours, and which of them take black
-// text.
-static const int level_colour[] = {39, 32, 25, 24, 236, 94, 130, 172, 214};
-static const bool black_text[] = {true, true, false, false, false, false, false, true, true};
-enum { LEVEL_COLOURS = sizeof level_colour / sizeof *level_colour };
-
-static ember_status put_share(struct em_buf *out, struct em_terminal t, double share, double ratio)
-{
-    static const char *const blocks[] = {"·", "░", "▒", "▓", "█"};
-    static const char ascii[] = ".-+*#";
-    const int level = em_level(ratio);
-    char percent[EM_FIGURE];
-    em_percent(share, percent);
-    if (share < 0.0095) em_decimal(share * 100, 0, percent);
-    if (t.colour) {
-        const int at = (level + EM_LEVELS) * LEVEL_COLOURS / (2 * EM_LEVELS + 1);
-        return em_buf_printf(out, "\033[48;5;%d;38;5;%dm%4s \033[0m", level_colour[at],
-                             black_text[at] ? 16 : 255, percent);
-    }
-    const int shade = (level + EM_LEVELS) * 5 / (2 * EM_LEVELS + 1);
-    if (t.unicode) return em_buf_printf(out, "%3s%s ", percent, blocks[shade]);
-    return em_buf_printf(out, "%3s%c ", percent, ascii[shade]);
-}
-
-static ember_status layer_line(const struct em_report_layer *l, struct em_buf *out)
-{
-    char domain[EM_FIGURE], shuffled[EM_FIGURE], token[EM_FIGURE], shuffled_token[EM_FIGURE];
-    char violation[EM_FIGURE];
-    const struct em_expert_metrics *m = &l->metrics;
-    return em_buf_printf(
-        out, "layer %zu: NMI domain %s (%s), token %s (%s); busiest +%s %%, dead %zu\n", l->layer,
-        em_decimal(m->domain.value, 3, domain), em_decimal(m->domain.shuffled, 3, shuffled),
-        em_decimal(m->token.value, 3, token), em_decimal(m->token.shuffled, 3, shuffled_token),
-        em_percent(m->max_violation, violation), m->dead);
-}
-
-ember_status em_sketch_experts(const struct em_report *r, struct em_terminal terminal,
-                               struct em_buf *out)
-{
-    if (!r->layer_count) return EMBER_OK;
-    const size_t from = out->size;
-    const size_t fit = (columns_of(terminal) - NAME_COLUMNS) / 5;
-    EM_TRY(
-        heading(out, terminal, "Experts", "percent of a domain's held-out tokens that go to each"));
-    EM_TRY(em_buf_puts(
-        out, "NMI of expert with domain and with token; in parentheses, labels shuffled\n"));
-    for (size_t i = 0; i < r->layer_count; i++) {
-        const struct em_report_layer *l = &r->layers[i];
-        EM_TRY(layer_line(l, out));
-        if (!l->domain_share || !l->experts) continue;
-        for (size_t d = 0; d < r->domain_count; d++) {
-            // More experts than fit go on on the next line.
-            for (size_t e = 0; e < l->experts; e++) {
-                if (e % fit == 0)
-                    EM_TRY(add_field(out, e ? "" : r->domains[d].name, NAME_COLUMNS - 1, true));
-                if (e % fit == 0) EM_TRY(em_buf_putc(out, ' '));
-                const double share = l->domain_share[d * l->experts + e];
-                EM_TRY(put_share(out, terminal, share, share * (double)l->experts));
-                if (e % fit == fit - 1 && e + 1 < l->experts) EM_TRY(em_buf_putc(out, '\n'));
-            }
-            EM_TRY(em_buf_putc(out, '\n'));
-        }
-    }
-    if (!terminal.unicode) to_ascii(out, from);
-    return EMBER_OK;
 }
 
 ember_status em_sketch_domains(const struct em_report *r, struct em_terminal terminal,
@@ -346,20 +279,20 @@ ember_status em_sketch_domains(const struct em_report *r, struct em_terminal ter
     bool xz = false;
     for (size_t i = 0; i < r->domain_count; i++)
         xz = xz || isfinite(r->domains[i].xz_bpb);
-    EM_TRY(heading(out, terminal, "Held-out text", "bits per byte"));
+    EM_TRY(em_terminal_heading(out, terminal, "Held-out text", "bits per byte"));
     EM_TRY(em_buf_printf(out, "%-16s %12s %10s %s%11s\n", "domain", "bytes", "untrained",
                          xz ? "   xz -9e " : "", "this model"));
     for (size_t i = 0; i < r->domain_count; i++) {
         const struct em_report_domain *d = &r->domains[i];
         char figure[EM_FIGURE];
-        EM_TRY(add_field(out, d->name, 16, false));
+        EM_TRY(em_terminal_field(out, d->name, 16, false));
         EM_TRY(em_buf_printf(out, " %12llu ", (unsigned long long)d->bytes));
-        EM_TRY(add_field(out, em_decimal(d->untrained_bpb, 3, figure), 10, true));
-        if (xz) EM_TRY(add_field(out, em_decimal(d->xz_bpb, 3, figure), 10, true));
-        EM_TRY(add_field(out, em_decimal(d->bpb, 3, figure), 12, true));
+        EM_TRY(em_terminal_field(out, em_decimal(d->untrained_bpb, 3, figure), 10, true));
+        if (xz) EM_TRY(em_terminal_field(out, em_decimal(d->xz_bpb, 3, figure), 10, true));
+        EM_TRY(em_terminal_field(out, em_decimal(d->bpb, 3, figure), 12, true));
         EM_TRY(em_buf_putc(out, '\n'));
     }
-    if (!terminal.unicode) to_ascii(out, from);
+    if (!terminal.unicode) em_terminal_ascii(out, from);
     return EMBER_OK;
 }
 

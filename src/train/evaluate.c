@@ -25,22 +25,6 @@ double em_mean_bpb(const struct em_score *scores, size_t count)
     return n ? sum / (double)n : (double)NAN;
 }
 
-static ember_status count_experts(struct em_stepper *s, struct em_expert_view *views, size_t domain)
-{
-    const ember_batch *b = &s->packed.batch;
-    for (size_t i = 0; i < s->n_routers; i++) {
-        const struct em_router_record *r = &s->routers[i];
-        em_router_figures_add(&views[i].figures, r, b->n_tokens);
-        EM_TRY(em_expert_counts_add(&views[i].counts,
-                                    &(struct em_routed){.T = b->n_tokens,
-                                                        .k = r->routing.k,
-                                                        .experts = em_i32(r->routing.indices),
-                                                        .tokens = b->tokens,
-                                                        .domain = (int32_t)domain}));
-    }
-    return EMBER_OK;
-}
-
 ember_status em_evaluate(struct em_stepper *s, const struct em_evaluation *e,
                          struct em_score *scores)
 {
@@ -58,7 +42,8 @@ ember_status em_evaluate(struct em_stepper *s, const struct em_evaluation *e,
             if (em_interrupted()) return em_fail(EMBER_E_INTERRUPTED, "stopped while evaluating");
             const ember_status status = em_stepper_evaluate(s, &scored);
             if (status != EMBER_OK) return em_fail_in(status, "%s", e->dataset->domains[d].name);
-            if (e->experts) EM_TRY(count_experts(s, e->experts, d));
+            if (e->experts)
+                EM_TRY(em_expert_views_add(e->experts, s->routers, &s->packed.batch, d));
             scores[d].nats += scored.loss;
             scores[d].bytes += em_packed_bytes(&s->packed);
             scores[d].tokens += scored.places;
@@ -87,37 +72,17 @@ ember_status em_evaluate_tensors(struct em_stepper *s, const struct em_tensor_so
     return EMBER_OK;
 }
 
-ember_status em_expert_views_new(const struct em_stepper *s, const struct em_dataset *dataset,
-                                 struct em_expert_view **out)
+ember_status em_stepper_views(const struct em_stepper *s, const struct em_dataset *dataset,
+                              size_t context, struct em_expert_views *out)
 {
-    struct em_expert_view *views = em_calloc(s->n_routers ? s->n_routers : 1, sizeof *views);
-    ember_status status = views ? EMBER_OK : EMBER_E_NOMEM;
-    for (size_t i = 0; i < s->n_routers && status == EMBER_OK; i++) {
-        const size_t E = s->routers[i].routing.n_experts;
-        views[i].figures.load = em_calloc(E, sizeof(uint64_t));
-        status = views[i].figures.load ? EMBER_OK : EMBER_E_NOMEM;
-        if (status == EMBER_OK)
-            status = em_expert_counts_init(
-                &views[i].counts, &(struct em_counts_shape){.experts = E,
-                                                            .domains = dataset->count,
-                                                            .vocabulary = s->model->vocabulary,
-                                                            .pairs = true});
-    }
-    if (status != EMBER_OK) {
-        em_expert_views_free(views, s->n_routers);
-        return status;
-    }
-    *out = views;
-    return EMBER_OK;
-}
-
-void em_expert_views_free(struct em_expert_view *views, size_t count)
-{
-    for (size_t i = 0; views && i < count; i++) {
-        em_expert_counts_deinit(&views[i].counts);
-        em_free(views[i].figures.load);
-    }
-    em_free(views);
+    return em_expert_views_open(
+        &(struct em_expert_views_options){.routers = s->routers,
+                                          .count = s->n_routers,
+                                          .tokenizer = dataset->tokenizer,
+                                          .vocabulary = s->model->vocabulary,
+                                          .context = context,
+                                          .domains = dataset->count},
+        out);
 }
 
 char *em_held_out_path(const char *dir, const char *domain)

@@ -3,7 +3,7 @@
 #define EM_TRAIN_EVALUATE_H
 
 #include "data/windows.h"
-#include "report/specialisation.h"
+#include "report/expert_view.h"
 #include "train/step.h"
 
 struct em_score {
@@ -14,17 +14,11 @@ double em_score_bpb(const struct em_score *s); // NAN where there is no held-out
 // Mean over domains that have held-out text, each the same weight; NAN without any.
 double em_mean_bpb(const struct em_score *scores, size_t count);
 
-// What the experts did meanwhile, one of each router.
-struct em_expert_view {
-    struct em_expert_counts counts;
-    struct em_router_figures figures;
-};
-
 struct em_evaluation {
     const struct em_dataset *dataset;
-    size_t context;                 // tokens of a window
-    uint64_t limit;                 // about so many tokens of a domain; 0: all
-    struct em_expert_view *experts; // [routers]; NULL: not looked at
+    size_t context;                  // tokens of a window
+    uint64_t limit;                  // about so many tokens of a domain; 0: all
+    struct em_expert_views *experts; // NULL: not looked at
 };
 // One score a domain. EMBER_E_INTERRUPTED where a stop was asked for.
 ember_status em_evaluate(struct em_stepper *s, const struct em_evaluation *e,
@@ -34,10 +28,9 @@ ember_status em_evaluate(struct em_stepper *s, const struct em_evaluation *e,
 ember_status em_evaluate_tensors(struct em_stepper *s, const struct em_tensor_source *source,
                                  struct em_scored *out) EMBER_CHECKED;
 
-// For every router of the stepper; em_expert_views_free(NULL, ..) is fine.
-ember_status em_expert_views_new(const struct em_stepper *s, const struct em_dataset *dataset,
-                                 struct em_expert_view **out) EMBER_CHECKED;
-void em_expert_views_free(struct em_expert_view *views, size_t count);
+// For every router of the stepper, over windows of `context` tokens.
+ember_status em_stepper_views(const struct em_stepper *s, const struct em_dataset *dataset,
+                              size_t context, struct em_expert_views *out) EMBER_CHECKED;
 
 // DIR/logs/heldout/DOMAIN.txt, owned; NULL: out of memory.
 char *em_held_out_path(const char *dir, const char *domain);

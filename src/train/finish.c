@@ -40,7 +40,7 @@ ember_status em_write_eval(const struct em_training *t, const struct em_score *s
 
 // The scores of the last weights, on the text that the untrained model was scored on.
 static ember_status score(struct em_training *t, struct em_score *scores,
-                          struct em_expert_view *views)
+                          struct em_expert_views *views)
 {
     const struct em_evaluation e = {.dataset = &t->batches.dataset,
                                     .context = t->context,
@@ -89,7 +89,7 @@ static ember_status tell_scored(const struct em_training *t, struct em_train_res
 }
 
 static ember_status write_all(struct em_training *t, const struct em_score *scores,
-                              const struct em_expert_view *views, struct em_train_result *result)
+                              const struct em_expert_views *views, struct em_train_result *result)
 {
     struct em_run_report r;
     EM_TRY(em_run_report_open(t, scores, views, &r));
@@ -111,11 +111,11 @@ ember_status em_run_finish(struct em_training *t, struct em_train_result *result
 {
     const size_t domains = t->untrained ? t->batches.dataset.count : 0;
     struct em_score *scores = em_calloc(domains + 1, sizeof *scores);
-    struct em_expert_view *views = NULL;
+    struct em_expert_views views = {0};
     ember_status status = scores ? EMBER_OK : EMBER_E_NOMEM;
     if (status == EMBER_OK && domains) {
-        status = em_expert_views_new(&t->stepper, &t->batches.dataset, &views);
-        if (status == EMBER_OK) status = score(t, scores, views);
+        status = em_stepper_views(&t->stepper, &t->batches.dataset, t->context, &views);
+        if (status == EMBER_OK) status = score(t, scores, &views);
     } else if (status == EMBER_OK) {
         // Where nothing is held out, the best weights that are known are the last.
         status = t->batches.held_out.file
@@ -126,8 +126,8 @@ ember_status em_run_finish(struct em_training *t, struct em_train_result *result
     // The report, its samples and its yardsticks have their room.
     em_trainable_close(&t->trainable);
     em_stepper_release(&t->stepper);
-    if (status == EMBER_OK) status = write_all(t, scores, views, result);
-    em_expert_views_free(views, t->stepper.n_routers);
+    if (status == EMBER_OK) status = write_all(t, scores, domains ? &views : NULL, result);
+    em_expert_views_close(&views);
     em_free(scores);
     return status;
 }

@@ -3,6 +3,7 @@
 #define EM_TRAIN_RUN_H
 
 #include "train/evaluate.h"
+#include "train/router_watch.h"
 #include "train/run_log.h"
 #include "train/tokenizer_choice.h"
 #include "train/trainer.h"
@@ -56,6 +57,7 @@ struct em_training {
     double started; // on the clock, when the forecast was told
     bool began;     // the folder holds a run
     struct em_run_log log;
+    struct em_router_watch watch;
     struct em_score *untrained; // [domains], NULL without held-out text
     size_t context;             // of evaluation windows
     double held_out;            // bits per byte of the last evaluation, NAN before it

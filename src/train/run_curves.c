@@ -80,7 +80,6 @@ static void take_loads(struct train_log *l, const json_t *line)
 static ember_status take_line(void *context, const json_t *line)
 {
     struct train_log *l = context;
-    const json_t *moe = json_object_get(line, "moe");
     take_loads(l, line);
     if (l->lines++ % l->every || l->n == l->capacity) return EMBER_OK;
     const size_t i = l->n++;
@@ -90,8 +89,8 @@ static ember_status take_line(void *context, const json_t *line)
     l->column[LR][i] = value(line, "lr");
     l->column[NORM][i] = value(line, "grad_norm");
     l->column[SPEED][i] = value(line, "tokens_per_s");
-    l->column[VIOLATION][i] = value(moe, "max_violation");
-    l->column[ENTROPY][i] = value(moe, "entropy");
+    l->column[VIOLATION][i] = value(line, "load_max_violation");
+    l->column[ENTROPY][i] = value(line, "router_entropy");
     return EMBER_OK;
 }
 

@@ -89,13 +89,14 @@ json_t *em_json_add(json_t *list, json_t *value)
 struct moe {
     double max_violation, token_entropy, marginal_entropy, aux, z; // the worst, and means
     size_t dead;
+    uint64_t dropped;
 };
 
 static size_t count_dead(const struct em_router_figures *f, size_t E)
 {
-    size_t dead = 0; // less than a tenth of an even share
+    size_t dead = 0;
     for (size_t e = 0; e < E; e++)
-        dead += f->load[e] * 10 * E < f->slots;
+        dead += em_expert_is_dead(f->load[e], f->slots, E);
     return dead;
 }
 
@@ -113,35 +114,68 @@ static struct moe summarise(const struct em_stepper *s)
         m.aux += f->aux / tokens / n;
         m.z += f->z / tokens / n;
         m.dead += count_dead(f, E);
+        m.dropped += f->dropped;
     }
     return m;
 }
 
-static json_t *layer_loads(const struct em_stepper *s)
+// The smallest and the largest of n values.
+static json_t *range(const float *v, size_t n)
+{
+    double low = INFINITY, high = -INFINITY;
+    for (size_t i = 0; i < n; i++) {
+        low = fmin(low, (double)v[i]);
+        high = fmax(high, (double)v[i]);
+    }
+    return json_pack("[o, o]", em_json_finite(low), em_json_finite(high));
+}
+
+static json_t *layer_json(const struct em_router_record *r, const struct em_router_figures *f)
+{
+    const size_t E = r->routing.n_experts;
+    const double slots = f->slots ? (double)f->slots : 1;
+    const double tokens = f->tokens ? (double)f->tokens : 1;
+    json_t *load = json_array();
+    for (size_t e = 0; load && e < E; e++)
+        load = em_json_add(load, json_real((double)f->load[e] / slots));
+    json_t *o = json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:f, s:I, s:I}", "layer", r->layer,
+                          "load", load, "max_violation", em_max_violation(f, E), "entropy",
+                          f->token_entropy / tokens, "marginal_entropy",
+                          f->marginal_entropy / tokens, "aux", f->aux / tokens, "z", f->z / tokens,
+                          "dead", (json_int_t)count_dead(f, E), "dropped", (json_int_t)f->dropped);
+    // Of the step's last part.
+    if (o && r->logits &&
+        json_object_set_new(o, "logits", range(em_f32(r->logits), r->logits->dim[0] * E)) != 0)
+        goto failed;
+    if (o && r->bias && json_object_set_new(o, "bias", range(em_f32(r->bias), E)) != 0) goto failed;
+    return o;
+failed:
+    json_decref(o);
+    return NULL;
+}
+
+static json_t *layers_json(const struct em_stepper *s)
 {
     json_t *layers = json_array();
-    for (size_t i = 0; layers && i < s->n_routers; i++) {
-        const struct em_router_figures *f = &s->figures[i];
-        const double slots = f->slots ? (double)f->slots : 1;
-        json_t *load = json_array();
-        for (size_t e = 0; load && e < s->routers[i].routing.n_experts; e++)
-            load = em_json_add(load, json_real((double)f->load[e] / slots));
-        layers = em_json_add(layers,
-                             json_pack("{s:s, s:o}", "layer", s->routers[i].layer, "load", load));
-    }
+    for (size_t i = 0; layers && i < s->n_routers; i++)
+        layers = em_json_add(layers, layer_json(&s->routers[i], &s->figures[i]));
     return layers;
 }
 
-static json_t *moe_json(const struct em_stepper *s, const struct moe *m, bool layers)
+// What every step says of its routers, and now and then of each.
+static ember_status add_routers(json_t *line, const struct em_log_line *l, const struct moe *m)
 {
-    json_t *o = json_pack("{s:f, s:f, s:f, s:f, s:f, s:I, s:i}", "max_violation", m->max_violation,
-                          "entropy", m->token_entropy, "marginal_entropy", m->marginal_entropy,
-                          "aux", m->aux, "z", m->z, "dead", (json_int_t)m->dead, "dropped", 0);
-    if (o && layers && json_object_set_new(o, "layers", layer_loads(s)) != 0) {
-        json_decref(o);
-        return NULL;
-    }
-    return o;
+    json_t *o = json_pack("{s:f, s:f, s:f, s:I}", "marginal_entropy", m->marginal_entropy, "aux",
+                          m->aux, "z", m->z, "dead", (json_int_t)m->dead);
+    json_t *most =
+        json_pack("{s:f, s:f, s:I, s:o}", "load_max_violation", m->max_violation, "router_entropy",
+                  m->token_entropy, "dropped_tokens", (json_int_t)m->dropped, "moe", o);
+    bool good = most && json_object_update(line, most) == 0;
+    json_decref(most);
+    if (good && l->layers) good = json_object_set_new(o, "layers", layers_json(l->stepper)) == 0;
+    if (good && l->warnings)
+        good = json_object_set_new(line, "warnings", json_deep_copy(l->warnings)) == 0;
+    return good ? EMBER_OK : em_fail(EMBER_E_NOMEM, "out of memory");
 }
 
 ember_status em_run_log_step(struct em_run_log *log, const struct em_log_line *l)
@@ -161,9 +195,10 @@ ember_status em_run_log_step(struct em_run_log *log, const struct em_log_line *l
     if (isfinite(l->mfu)) scalar[n++] = (struct em_tensorboard_scalar){"speed/mfu", (float)l->mfu};
     if (l->stepper->n_routers && line) {
         const struct moe m = summarise(l->stepper);
-        if (json_object_set_new(line, "moe", moe_json(l->stepper, &m, l->layers)) != 0) {
+        const ember_status added = add_routers(line, l, &m);
+        if (added != EMBER_OK) {
             json_decref(line);
-            return em_fail(EMBER_E_NOMEM, "out of memory");
+            return added;
         }
         const struct em_tensorboard_scalar more[] = {
             {"moe/max_violation", (float)m.max_violation},
@@ -171,6 +206,7 @@ ember_status em_run_log_step(struct em_run_log *log, const struct em_log_line *l
             {"moe/aux", (float)m.aux},
             {"moe/z", (float)m.z},
             {"moe/dead", (float)m.dead},
+            {"moe/dropped", (float)m.dropped},
         };
         memcpy(scalar + n, more, sizeof more);
         n += sizeof more / sizeof more[0];

@@ -20,7 +20,8 @@ struct em_log_line {
     double loss, bpb;                                 // bpb NAN: not known
     double lr, grad_norm, seconds, tokens_per_s, mfu; // seconds: of training so far
     const struct em_stepper *stepper;                 // for the routers' figures
-    bool layers;                                      // each layer's load as well
+    bool layers;                                      // each layer's figures as well
+    const json_t *warnings;                           // of the routers; NULL: none
 };
 
 // JSON has no NaN: what is not known is null. NULL: out of memory.

@@ -47,63 +47,49 @@ static ember_status add_domains(struct em_training *t, const struct em_score *sc
 
 // ---- experts ----
 
-// "blocks.3.channel.router" is layer 3.
-static size_t layer_number(const char *path, size_t otherwise)
+// Nothing is held out: the layers are known by their load in training alone.
+static ember_status add_unseen(struct em_training *t, struct em_run_report *r,
+                               struct em_report_layer **layers)
 {
-    size_t n;
-    return sscanf(path, "blocks.%zu", &n) == 1 ? n : otherwise;
-}
-
-static ember_status add_layer(struct em_training *t, const struct em_expert_view *v, size_t i,
-                              struct em_run_report *r, struct em_report_layer *layer)
-{
-    const struct em_router_record *router = &t->stepper.routers[i];
-    const size_t E = router->routing.n_experts, domains = t->batches.dataset.count;
-    *layer = (struct em_report_layer){
-        .layer = layer_number(router->layer, i), .experts = E, .active = router->routing.k};
-    if (!v) {
-        static const struct em_nmi unknown = {NAN, NAN, NAN};
-        struct em_expert_metrics *m = &layer->metrics;
-        m->max_violation = m->load_variation = m->load_entropy = (double)NAN;
-        m->token_entropy = m->marginal_entropy = (double)NAN;
-        m->domain = m->token = unknown;
-        return EMBER_OK;
+    static const struct em_nmi unknown = {NAN, NAN, NAN};
+    const size_t n = t->stepper.n_routers;
+    struct em_report_layer *layer = em_arena_alloc(&r->arena, (n + 1) * sizeof *layer);
+    if (!layer) return EMBER_E_NOMEM;
+    for (size_t i = 0; i < n; i++) {
+        const struct em_router_record *router = &t->stepper.routers[i];
+        layer[i] = (struct em_report_layer){.layer = em_layer_number(router->layer, i),
+                                            .experts = router->routing.n_experts,
+                                            .active = router->routing.k,
+                                            .metrics = {.max_violation = (double)NAN,
+                                                        .load_variation = (double)NAN,
+                                                        .load_entropy = (double)NAN,
+                                                        .token_entropy = (double)NAN,
+                                                        .marginal_entropy = (double)NAN,
+                                                        .domain = unknown,
+                                                        .token = unknown,
+                                                        .position = unknown,
+                                                        .token_class = unknown}};
     }
-    double *share = em_arena_alloc(&r->arena, domains * E * sizeof *share),
-           *pairs = em_arena_alloc(&r->arena, E * E * sizeof *pairs);
-    if (!share || !pairs) return EMBER_E_NOMEM;
-    em_expert_domain_share(&v->counts, share);
-    em_expert_coactivation(&v->counts, pairs);
-    layer->domain_share = share;
-    layer->coactivation = pairs;
-    EM_TRY(em_expert_metrics(&v->counts, t->recipe.seed, &layer->metrics));
-    if (v->figures.tokens) { // the router's own figures: the counts have seen no scores
-        const double tokens = (double)v->figures.tokens;
-        layer->metrics.token_entropy = v->figures.token_entropy / tokens;
-        layer->metrics.marginal_entropy = v->figures.marginal_entropy / tokens;
-    }
+    r->report.layers = *layers = layer;
+    r->report.layer_count = n;
     return EMBER_OK;
 }
 
-static ember_status add_layers(struct em_training *t, const struct em_expert_view *views,
+static ember_status add_layers(struct em_training *t, const struct em_expert_views *views,
                                struct em_run_report *r)
 {
-    const size_t n = t->stepper.n_routers;
-    struct em_report_layer *layer = em_arena_alloc(&r->arena, (n + 1) * sizeof *layer);
-    const char **warning = em_arena_alloc(&r->arena, (n + 1) * sizeof *warning);
-    if (!layer || !warning) return EMBER_E_NOMEM;
-    r->report.warnings = warning;
-    for (size_t i = 0; i < n; i++) {
-        char text[EM_ALARM];
-        EM_TRY(add_layer(t, views ? &views[i] : NULL, i, r, &layer[i]));
-        if (!views || !em_expert_alarm(&layer[i].metrics, layer[i].layer, 1, false, text)) continue;
-        em_warn("%s", text);
-        if (!(warning[r->report.warning_count++] = em_arena_strdup(&r->arena, text)))
-            return EMBER_E_NOMEM;
+    const size_t n = t->batches.dataset.count;
+    struct em_report_layer *layers;
+    if (views) {
+        const char **name = em_arena_alloc(&r->arena, (n + 1) * sizeof *name);
+        if (!name) return EMBER_E_NOMEM;
+        for (size_t d = 0; d < n; d++)
+            name[d] = t->batches.dataset.domains[d].name;
+        EM_TRY(em_expert_views_draw(views, name, t->recipe.seed, &r->arena, &layers, &r->report));
+    } else {
+        EM_TRY(add_unseen(t, r, &layers));
     }
-    r->report.layers = layer;
-    r->report.layer_count = n;
-    return em_run_curves(t, r, layer);
+    return em_run_curves(t, r, layers);
 }
 
 // ---- samples ----
@@ -266,7 +252,7 @@ static ember_status add_head(const struct em_training *t, struct em_run_report *
 }
 
 ember_status em_run_report_open(struct em_training *t, const struct em_score *scores,
-                                const struct em_expert_view *views, struct em_run_report *out)
+                                const struct em_expert_views *views, struct em_run_report *out)
 {
     struct em_run_report r = {0};
     ember_status status = add_head(t, &r);

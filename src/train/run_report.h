@@ -15,7 +15,7 @@ struct em_run_report {
 
 // `scores` and `views` are those of the last evaluation; views NULL: nothing is held out.
 ember_status em_run_report_open(struct em_training *t, const struct em_score *scores,
-                                const struct em_expert_view *views,
+                                const struct em_expert_views *views,
                                 struct em_run_report *r) EMBER_CHECKED;
 void em_run_report_close(struct em_run_report *r);
 ember_status em_run_report_write(const struct em_run_report *r, const char *dir) EMBER_CHECKED;

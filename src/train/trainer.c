@@ -96,9 +96,13 @@ static ember_status one_step(struct em_training *t, struct display *d)
     const double nats = figures.loss * (double)t->batches.scored;
     const double bpb = figures.bytes > 0 ? nats / log(2.0) / figures.bytes : (double)NAN;
     update_display(d, figures.loss, bpb, seconds);
-    if (p->step % o->log_every && p->step != p->steps) return EMBER_OK;
     const uint64_t layers_every = p->steps / 200 + 1;
-    return em_run_log_step(
+    const bool layers = p->step % layers_every == 0 || p->step == 1 || p->step == p->steps;
+    EM_TRY(em_router_watch_step(&t->watch, &t->stepper, p->step, (double)p->step / (double)p->steps,
+                                layers));
+    if (p->step % o->log_every && p->step != p->steps) return EMBER_OK;
+    json_t *warnings = em_router_watch_take(&t->watch);
+    const ember_status status = em_run_log_step(
         &t->log, &(struct em_log_line){.step = p->step,
                                        .tokens = p->tokens,
                                        .loss = figures.loss,
@@ -109,8 +113,10 @@ static ember_status one_step(struct em_training *t, struct display *d)
                                        .tokens_per_s = rate,
                                        .mfu = 6 * (double)t->forecast.active * rate / t->peak_flops,
                                        .stepper = &t->stepper,
-                                       .layers = p->step % layers_every == 0 || p->step == 1 ||
-                                                 p->step == p->steps});
+                                       .layers = layers,
+                                       .warnings = warnings});
+    json_decref(warnings);
+    return status;
 }
 
 // The score of an evaluation, less being better: the best weights are kept.
@@ -283,6 +289,7 @@ static ember_status run(struct em_training *t, struct em_train_result *result)
     t->began = true;
     EM_TRY(em_run_log_open(t->run.dir, t->run.train_bytes, t->run.eval_bytes, t->progress.step,
                            &t->log));
+    EM_TRY(em_router_watch_open(&t->stepper, &t->watch));
     EM_TRY(score_untrained(t));
     EM_TRY(loop(t));
     return em_run_finish(t, result);

@@ -193,7 +193,8 @@ static void map_cells_are_coloured_by_their_share_over_an_even_one(void **state)
     sample_fill(&s);
     struct em_buf b;
     em_buf_init(&b, 0);
-    expect_ok(em_svg_domains(&s.report, &s.layers[0], &b));
+    const char *const names[] = {"prose", hostile};
+    expect_ok(em_svg_shares(&(struct em_share_map){names, 2, s.share}, &s.layers[0], &b));
     expect_part(b.data, "<rect class=\"h16\"", 1); // 4x
     expect_part(b.data, "<rect class=\"h0\"", 3);  // nothing
     expect_part(b.data, "<rect class=\"h8\"", 1);  // 1x

@@ -49,7 +49,7 @@ static void figures_match_a_small_case_by_hand(void **state)
     const double load[] = {2 / 8.0, 1 / 8.0, 3 / 8.0, 2 / 8.0};
     for (size_t i = 0; i < 4; i++)
         assert_near(f[i], load[i], 1e-15);
-    em_expert_domain_share(&c, share);
+    em_expert_share(c.domain, 2, 4, share);
     const double shares[] = {0.5, 0.25, 0.25, 0, 0, 0, 0.5, 0.5};
     for (size_t i = 0; i < 8; i++)
         assert_near(share[i], shares[i], 1e-15);
@@ -294,11 +294,14 @@ static void alarms_are_raised_for_what_went_wrong(void **state)
     struct em_expert_metrics m = {.max_violation = 0.3, .domain = {0.4, 0.001, 1}};
     assert_false(em_expert_alarm(&m, 3, 1, true, text));
     m.dead = 2;
+    m.dead_expert[0] = 1;
+    m.dead_expert[1] = 6;
     assert_false(em_expert_alarm(&m, 3, 0.05, true, text)); // the start may be uneven
     assert_string_equal(text, "");
     assert_true(em_expert_alarm(&m, 3, 0.2, true, text));
     assert_string_equal(
-        text, "Layer 3 has 2 dead experts: less than a tenth of an even share of the tokens.");
+        text, "Layer 3: experts 1 and 6 are dead, with less than a tenth of an even share of the "
+              "tokens.");
     m.dead = 0;
     m.max_violation = 2.2;
     assert_true(em_expert_alarm(&m, 3, 0.05, true, text));

@@ -381,9 +381,9 @@ static void the_selection_bias_moves_towards_balance(void **state)
     char *log = run_read(out, "logs/train.jsonl", NULL), *at = log;
     double violation[60];
     for (size_t i = 0; i < 60; i++) {
-        at = strstr(at, "\"max_violation\":");
+        at = strstr(at, "\"load_max_violation\":");
         assert_non_null(at);
-        violation[i] = strtod(at += 16, NULL);
+        violation[i] = strtod(at += 21, NULL);
     }
     double first = 0, last = 0;
     for (size_t i = 0; i < 15; i++) {
