@@ -221,7 +221,7 @@ static ember_status concentration(const struct em_report *r, struct em_buf *out)
     ember_status status = em_buf_puts(
         out, "<h2>Concentration</h2><p>What the busiest experts get together. An even load is a "
              "straight line; the sooner a curve is high, the more a cache of few experts "
-             "holds.</p><div class=\"grid\">\n");
+             "holds.</p><div class=\"alone\">\n");
     if (status == EMBER_OK) status = em_svg_curve(&curve, out);
     if (status == EMBER_OK) status = em_buf_puts(out, "</div>\n");
     em_free(at);
@@ -269,7 +269,7 @@ static ember_status excerpt_text(const struct em_report_excerpt *x, const int32_
             EM_TRY(em_buf_puts(out, "<span class=\"none\">"));
         else
             EM_TRY(em_buf_printf(out, "<span class=\"e%d u%d\"><sup>%d</sup>",
-                                 e % EM_SERIES_COLOURS, e / EM_SERIES_COLOURS % 4, e));
+                                 e % EM_SERIES_COLOURS, (e + e / EM_SERIES_COLOURS) % 4, e));
         // A character may be made of several tokens: it is cleaned when it is whole.
         struct em_buf text = {0};
         ember_status status = EMBER_OK;

@@ -48,6 +48,9 @@ static const char layout[] =
     ".gl{stroke:var(--rule)}.axis,.tick{stroke:var(--faint)}"
     ".line,.raw{fill:none;stroke-linejoin:round;stroke-linecap:round}"
     ".line{stroke-width:2}.raw{stroke-width:1;opacity:.28}"
+    ".line.s1{stroke-dasharray:7 3}.line.s2{stroke-dasharray:2 3}.line.s3{stroke-dasharray:9 3 2 3}"
+    ".line.s4{stroke-dasharray:4 4}.line.s5{stroke-dasharray:12 4}"
+    ".line.s6{stroke-dasharray:2 5}.line.s7{stroke-dasharray:9 3 2 3 2 3}"
     "svg .end{font-weight:600}svg .end .v{font-weight:400}"
     ".cross{stroke:var(--faint);stroke-dasharray:3 3}.dot{fill:#000}";
 
@@ -64,7 +67,7 @@ static const char tables_and_text[] =
     "td.best{font-weight:650}td.bar{width:34%;padding-right:0}td.dim,.dim{color:var(--soft)}"
     ".facts th{font-weight:400;color:var(--soft);text-align:left}.facts td{white-space:normal;"
     "overflow-wrap:anywhere;padding-right:0}"
-    ".scroll{overflow-x:auto}"
+    ".scroll{overflow-x:auto}.alone{max-width:560px}"
     "pre{margin:0;white-space:pre-wrap;overflow-wrap:anywhere;"
     "font:12.5px/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace}"
     "pre b{background:var(--mark);font-weight:600;border-radius:2px;box-decoration-break:clone}"
@@ -73,7 +76,8 @@ static const char tables_and_text[] =
     "1px;box-decoration-break:clone;-webkit-box-decoration-break:clone}"
     ".who .u1{border-bottom-style:dotted}.who .u2{border-bottom-style:dashed}"
     ".who .u3{border-bottom-style:double}.who .none{border-bottom-color:transparent}"
-    ".who sup{font-size:9px;font-weight:700;line-height:0;padding-right:1px}"
+    ".who sup{font-size:9px;font-weight:700;line-height:1;padding:0 "
+    "2px;margin-right:1px;border-radius:2px;color:var(--card)}"
     "details{margin-top:14px}summary{cursor:pointer;font-weight:600;font-size:14px}"
     "details[open] summary{margin-bottom:12px}"
     ".legend{max-width:380px;margin:2px 0 14px}"
@@ -125,8 +129,8 @@ ember_status em_page_style(struct em_buf *out)
             i, i, i));
     for (size_t i = 0; i < EM_SERIES_COLOURS; i++)
         EM_TRY(em_buf_printf(out,
-                             ".e%zu{border-color:var(--s%zu);background:color-mix(in "
-                             "srgb,var(--s%zu) 18%%,transparent)}.e%zu sup{color:var(--s%zu)}",
+                             ".who .e%zu{border-color:var(--s%zu);background:color-mix(in "
+                             "srgb,var(--s%zu) 18%%,transparent)}.e%zu sup{background:var(--s%zu)}",
                              i, i, i, i, i));
     for (int v = 0; v <= 2 * EM_LEVELS; v++)
         EM_TRY(em_buf_printf(out, ".h%d{fill:var(--h%d)}svg .c%d{fill:var(--c%d)}", v, v, v, v));

@@ -194,10 +194,29 @@ static ember_status share_cell(const struct em_share_map *m, const struct em_rep
         const signed char dot = (signed char)level;
         return draw_dots(out, &dot, 1, 1, x, y, w - 1, h - 1);
     }
+    if (level > EM_LEVELS / 4) { // as the dots of small cells: above chance, without colour too
+        EM_TRY(em_buf_puts(out, "<path class=\"dot\" d=\"M"));
+        EM_TRY(em_svg_number(out, x));
+        EM_TRY(em_buf_putc(out, ' '));
+        EM_TRY(em_svg_number(out, y + h - 4));
+        EM_TRY(em_buf_putc(out, 'h'));
+        EM_TRY(em_svg_number(out, (w - 1) * level / EM_LEVELS));
+        EM_TRY(em_buf_puts(out, "v3H"));
+        EM_TRY(em_svg_number(out, x));
+        EM_TRY(em_buf_puts(out, "z\"/>"));
+    }
     char class[16];
     snprintf(class, sizeof class, "tc c%d", level + EM_LEVELS);
     EM_TRY(text_at(out, class, x + (w - 1) / 2, y + h / 2 + 3.5));
     return em_buf_printf(out, "%s</text>", percent);
+}
+
+// A label that no token had has a row of zeros.
+static bool is_seen(const struct em_share_map *m, size_t row, size_t E)
+{
+    for (size_t e = 0; e < E; e++)
+        if (m->share[row * E + e] > 0) return true;
+    return false;
 }
 
 ember_status em_svg_shares(const struct em_share_map *m, const struct em_report_layer *l,
@@ -206,15 +225,19 @@ ember_status em_svg_shares(const struct em_share_map *m, const struct em_report_
     const size_t E = l->experts;
     const double left = 96, width = 520, top = 16, h = m->rows > 8 ? 20 : 26;
     const double w = fmin((width - left) / (double)E, 54);
-    EM_TRY(open_svg(out, width, top + (double)m->rows * h + 2));
+    size_t seen = 0;
+    for (size_t row = 0; row < m->rows; row++)
+        seen += is_seen(m, row, E);
+    EM_TRY(open_svg(out, width, top + (double)seen * h + 2));
     EM_TRY(em_buf_printf(out, "Share of each row's tokens that the %zu experts of layer %zu get\">",
                          E, l->layer));
     for (size_t e = 0; e < E; e += label_every(E)) {
         EM_TRY(text_at(out, "tx", left + ((double)e + 0.5) * w, top - 5));
         EM_TRY(em_buf_printf(out, "%zu</text>", e));
     }
-    for (size_t row = 0; row < m->rows; row++) {
-        const double y = top + (double)row * h;
+    for (size_t row = 0, drawn = 0; row < m->rows; row++) {
+        if (!is_seen(m, row, E)) continue;
+        const double y = top + (double)drawn++ * h;
         EM_TRY(text_at(out, "ty name", left - 8, y + h / 2 + 3.5));
         EM_TRY(add_name(out, m->name[row]));
         EM_TRY(em_buf_puts(out, "</text>"));

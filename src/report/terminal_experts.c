@@ -47,6 +47,10 @@ static ember_status share_rows(const char *const *name, size_t rows, const doubl
 {
     const size_t fit = (em_terminal_columns(terminal) - EM_TERMINAL_NAME) / 5;
     for (size_t row = 0; row < rows; row++) {
+        double seen = 0;
+        for (size_t e = 0; e < E; e++)
+            seen += share[row * E + e];
+        if (!(seen > 0)) continue; // no token had this label
         for (size_t e = 0; e < E; e++) {
             if (e % fit == 0)
                 EM_TRY(em_terminal_field(out, e ? "" : name[row], EM_TERMINAL_NAME - 1, true));
