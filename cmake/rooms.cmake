@@ -29,7 +29,7 @@ set(EMBER_ROOMS base registry kernels tensor distributed ops formats text nn mod
 # A library that only runs models is without these; src/api/no_training.c answers in their place.
 # Backward passes and their kernels leave by the tables that name them (EM_PASSES, EM_TRAINING_KERNEL).
 set(EMBER_TRAINING_ONLY "/src/(data|report|train|bench)/"
-  "/src/api/(train|bench|plan|eval|tokenizer_train)\\.c$" "/src/infer/perplexity\\.c$"
+  "/src/api/(train|bench|plan|eval|experts|experts_saturation|tokenizer_train)\\.c$" "/src/infer/perplexity\\.c$"
   "/src/text/(bpe_train|bpe_learn|word_counts)\\.c$")
 
 # What others have to bring. The core needs the first two.

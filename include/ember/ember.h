@@ -7,6 +7,7 @@
 
 #include <ember/bench.h>
 #include <ember/describe.h>
+#include <ember/experts.h>
 #include <ember/forward.h>
 #include <ember/infer.h>
 #include <ember/model.h>

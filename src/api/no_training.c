@@ -2,6 +2,7 @@
 // and says so.
 #include <ember/bench.h>
 #include <ember/describe.h>
+#include <ember/experts.h>
 #include <ember/infer.h>
 #include <ember/tokenizer.h>
 #include <ember/train.h>
@@ -93,6 +94,15 @@ ember_status ember_eval_tensors(ember_model *model, const char *const *paths, si
     (void)n;
     (void)scores;
     return refuse("ember_eval_tensors()");
+}
+
+ember_status ember_experts_report(const char *model, const ember_experts_options *options,
+                                  char **text)
+{
+    (void)model;
+    (void)options;
+    (void)text;
+    return refuse("ember_experts_report()");
 }
 
 ember_status ember_tokenizer_train(const char *const *paths, size_t path_count,

@@ -9,9 +9,6 @@
 #include "data/windows.h"
 #include "models/diagnose.h"
 
-// Windows share a pass up to so many tokens; longer ones run in chunks through a state.
-enum { PASS_TOKENS = 2048 };
-
 struct scorer {
     const struct em_model *model;
     const struct em_perplexity_options *options;
@@ -24,16 +21,17 @@ struct scorer {
 static ember_status open_scorer(const struct em_model *m,
                                 const struct em_perplexity_options *options, struct scorer *s)
 {
-    *s = (struct scorer){.model = m, .options = options, .max_tokens = PASS_TOKENS};
+    *s = (struct scorer){.model = m, .options = options, .max_tokens = EM_PERPLEXITY_PASS};
     EM_TRY(em_model_need_language(m));
     EM_TRY(em_program_create(&(struct em_program_options){.backend = options->backend,
                                                           .pool = options->pool,
                                                           .packs = m->packs,
-                                                          .max_tokens = PASS_TOKENS,
-                                                          .max_sequences = PASS_TOKENS,
+                                                          .max_tokens = EM_PERPLEXITY_PASS,
+                                                          .max_sequences = EM_PERPLEXITY_PASS,
                                                           .bf16 = options->bf16},
                              &s->program));
     EM_TRY(em_model_record(m, s->program, EM_HEAD_LOSS, &s->outputs));
+    if (options->recorded) EM_TRY(options->recorded(options->onlooker, s->program));
     EM_TRY(em_program_allocate(s->program));
     return em_state_create(em_program_layout(s->program), &s->state);
 }
@@ -70,7 +68,9 @@ static ember_status run(struct scorer *s, const ember_batch *batch, struct em_pe
         sum->nats += (double)nll[t];
         sum->tokens++;
     }
-    return isfinite(sum->nats) ? EMBER_OK : not_finite(s, &pass);
+    if (!isfinite(sum->nats)) return not_finite(s, &pass);
+    const struct em_perplexity_options *o = s->options;
+    return o->passed ? o->passed(o->onlooker, s->program, batch) : EMBER_OK;
 }
 
 static ember_status score(struct scorer *s, const ember_batch *b, struct em_perplexity *sum)
@@ -111,17 +111,21 @@ ember_status em_perplexity_domain(const struct em_model *m, const struct em_data
     struct scorer s;
     const struct em_domain *d = &dataset->domains[domain];
     const double start = em_clock_seconds();
+    const double all = options->limit && options->limit < d->held_out_tokens
+                           ? (double)options->limit
+                           : (double)d->held_out_tokens;
     bool more = true;
     ember_status status = open_scorer(m, options, &s);
-    em_windows_init(
-        &windows, dataset, domain,
-        &(struct em_windows_options){.context = options->context, .batch_tokens = PASS_TOKENS});
+    em_windows_init(&windows, dataset, domain,
+                    &(struct em_windows_options){.context = options->context,
+                                                 .batch_tokens = EM_PERPLEXITY_PASS,
+                                                 .limit = options->limit});
     while (status == EMBER_OK && more) {
         status = em_windows_next(&windows, &packed, &more);
         if (status != EMBER_OK || !more) break;
         status = score(&s, &packed.batch, &sum);
         sum.bytes += em_packed_bytes(&packed);
-        if (status == EMBER_OK) show(d->name, &sum, (double)d->held_out_tokens, start);
+        if (status == EMBER_OK) show(d->name, &sum, all, start);
     }
     em_packed_deinit(&packed);
     close_scorer(&s);

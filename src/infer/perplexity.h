@@ -12,11 +12,22 @@ struct em_perplexity {
     double bytes; // raw bytes that the scored tokens stand for
 };
 
+// Windows share a pass up to so many tokens; longer ones run in chunks through a state.
+enum { EM_PERPLEXITY_PASS = 2048 };
+
 struct em_perplexity_options {
     enum em_backend backend;
     struct em_pool *pool;
     bool bf16;
     size_t context; // tokens of a window
+    uint64_t limit; // em_perplexity_domain: about so many tokens, spread evenly; 0: all
+    // For those who look on, NULL for nobody: once the model is recorded, before memory is taken,
+    // and after each pass, all of whose windows are whole where `context` is at most
+    // EM_PERPLEXITY_PASS.
+    ember_status (*recorded)(void *context, struct em_program *program);
+    ember_status (*passed)(void *context, const struct em_program *program,
+                           const ember_batch *batch);
+    void *onlooker;
 };
 
 // Every token of a dataset's domain once, in windows of `context` places that start from an empty

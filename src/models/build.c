@@ -76,7 +76,7 @@ enum { MAX_DEPTH = 4096, MAX_NESTING = 8, MAX_NOTES = 16 };
 struct block_list {
     struct em_model *model;
     struct ember_build *build;
-    size_t blocks_capacity, order_capacity;
+    size_t blocks_capacity, configs_capacity, order_capacity;
 };
 
 static ember_status push_order(struct block_list *list, size_t block)
@@ -95,6 +95,9 @@ static ember_status build_one(struct block_list *list, const json_t *config, con
     struct ember_build *b = list->build;
     char name[32];
     EM_TRY(em_grow(&m->block, &list->blocks_capacity, m->n_blocks + 1, sizeof(ember_layer *)));
+    EM_TRY(em_grow(&m->block_config, &list->configs_capacity, m->n_blocks + 1,
+                   sizeof *m->block_config));
+    m->block_config[m->n_blocks] = config;
     snprintf(name, sizeof name, "blocks.%zu", m->n_blocks);
     b->block = m->n_blocks;
     b->where = where;
@@ -334,6 +337,7 @@ void em_model_close(struct em_model *m)
     em_params_deinit(&m->params);
     em_free(m->file_tensor);
     em_free(m->block);
+    em_free(m->block_config);
     em_free(m->order);
     json_decref(m->form);
     json_decref(m->config);

@@ -46,6 +46,7 @@ struct em_model {
     ember_tensor *head_bias;                // NULL: none
     ember_layer *final_norm;
     ember_layer **block; // distinct ones
+    const json_t **block_config; // [n_blocks] what the form says of each
     size_t n_blocks;
     size_t *order; // which block runs at each depth
     size_t depth;

@@ -335,17 +335,19 @@ ember_status em_page_experts(const struct em_report *r, struct em_buf *out)
     EM_TRY(concentration(r, out));
     EM_TRY(saturation(r, out));
     EM_TRY(map_section(r, MAP_SHARED, true, "Which experts share tokens",
-                       "How often the expert of a row is joined by the expert of a column, over "
-                       "all pairs, relative to chance.",
+                       "Of the tokens of a row's expert, the percentage that goes to the "
+                       "column's as well. Colour is relative to chance, 1×.",
                        out));
-    EM_TRY(map_section(r, MAP_WEIGHTS, true, "How alike the weights are",
-                       "The cosine between two experts' weights, as they are stored: experts that "
-                       "began as copies are alike, those that began at random are near 0.",
-                       out));
-    EM_TRY(map_section(r, MAP_OUTPUTS, true, "How alike the outputs are",
-                       "Linear CKA between what two experts make of the same held-out tokens, "
-                       "whichever expert these went to: 1 is the same up to a rotation and a "
-                       "scale, 0 is unrelated.",
-                       out));
+    EM_TRY(map_section(
+        r, MAP_WEIGHTS, true, "How alike the weights are",
+        "The cosine between two experts' weights, in percent, as they are stored: experts that "
+        "began as copies are alike, those that began at random are near 0.",
+        out));
+    EM_TRY(map_section(
+        r, MAP_OUTPUTS, true, "How alike the outputs are",
+        "Linear CKA, in percent, between what two experts make of the same held-out tokens, "
+        "whichever expert these went to: 100 is the same up to a rotation and a "
+        "scale, 0 is unrelated.",
+        out));
     return excerpts(r, out);
 }

@@ -100,7 +100,7 @@ static ember_status draw_cells(struct em_buf *out, const signed char *level, siz
             }
         if (open) EM_TRY(em_buf_puts(out, "\"/>"));
     }
-    return draw_dots(out, level, rows, columns, x, y, w, h);
+    return EMBER_OK;
 }
 
 // Labels for at most about 16 rows or columns; 1 in `every` is named.
@@ -140,6 +140,7 @@ ember_status em_svg_load(const struct em_report *r, const struct em_report_layer
                               "training\">",
                               E, l->layer));
     EM_TRY_GOTO(status, done, draw_cells(out, level, E, columns, left, top, w, h));
+    EM_TRY_GOTO(status, done, draw_dots(out, level, E, columns, left, top, w, h));
     for (size_t e = 0; e < E; e += label_every(E)) {
         const double y = top + ((double)e + 0.5) * h + 3.5;
         EM_TRY_GOTO(status, done, text_at(out, "ty", left - 6, y));
@@ -247,9 +248,10 @@ ember_status em_svg_shares(const struct em_share_map *m, const struct em_report_
     return em_buf_puts(out, "</svg>\n");
 }
 
-// Experts by experts; `level` has E * E members, that of the diagonal outside the scale.
+// Experts by experts; `level` has E * E members, that of the diagonal outside the scale. Few
+// experts have their figures in the cells, in percent.
 static ember_status svg_pairs(const struct em_report_layer *l, const signed char *level,
-                              const char *what, struct em_buf *out)
+                              const double *v, const char *what, struct em_buf *out)
 {
     const size_t E = l->experts;
     const double left = 26, top = 16, side = fmin(300 / (double)E, 30);
@@ -257,6 +259,15 @@ static ember_status svg_pairs(const struct em_report_layer *l, const signed char
     EM_TRY(
         em_buf_printf(out, "%s of the %zu experts of layer %zu, two by two\">", what, E, l->layer));
     EM_TRY(draw_cells(out, level, E, E, left, top, side, side));
+    if (side < 24) EM_TRY(draw_dots(out, level, E, E, left, top, side, side));
+    for (size_t i = 0; side >= 24 && i < E * E; i++) {
+        char class[16], figure[EM_FIGURE];
+        if (level[i] > EM_LEVELS) continue;
+        snprintf(class, sizeof class, "tc c%d", level[i] + EM_LEVELS);
+        EM_TRY(text_at(out, class, left + ((double)(i % E) + 0.5) * side,
+                       top + ((double)(i / E) + 0.5) * side + 3.5));
+        EM_TRY(em_buf_printf(out, "%s</text>", em_decimal(100 * v[i], 0, figure)));
+    }
     for (size_t e = 0; e < E; e += label_every(E)) {
         EM_TRY(text_at(out, "tx", left + ((double)e + 0.5) * side, top - 5));
         EM_TRY(em_buf_printf(out, "%zu</text>", e));
@@ -292,7 +303,7 @@ ember_status em_svg_coactivation(const struct em_report_layer *l, struct em_buf 
     const double chance = E > 1 ? (double)(l->active - 1) / (double)(E - 1) : 1;
     signed char *level;
     EM_TRY(pair_levels(l, l->coactivation, em_level, chance, &level));
-    const ember_status status = svg_pairs(l, level, "Tokens in common", out);
+    const ember_status status = svg_pairs(l, level, l->coactivation, "Tokens in common", out);
     em_free(level);
     return status;
 }
@@ -302,7 +313,7 @@ ember_status em_svg_similarity(const struct em_report_layer *l, const double *si
 {
     signed char *level;
     EM_TRY(pair_levels(l, similarity, level_of_likeness, 1, &level));
-    const ember_status status = svg_pairs(l, level, what, out);
+    const ember_status status = svg_pairs(l, level, similarity, what, out);
     em_free(level);
     return status;
 }
@@ -322,6 +333,7 @@ static ember_status legend(struct em_buf *out, const struct mark *mark, size_t m
     EM_TRY(open_svg(out, LEVELS * w + 2 * left, 32));
     EM_TRY(em_buf_printf(out, "%s\">", says));
     EM_TRY(draw_cells(out, level, 1, LEVELS, left, 2, w, h));
+    EM_TRY(draw_dots(out, level, 1, LEVELS, left, 2, w, h));
     for (size_t i = 0; i < marks; i++) {
         EM_TRY(text_at(out, "tx", left + ((double)(mark[i].level + EM_LEVELS) + 0.5) * w, h + 15));
         EM_TRY(em_buf_printf(out, "%s</text>", mark[i].text));

@@ -276,20 +276,23 @@ ember_status em_sketch_domains(const struct em_report *r, struct em_terminal ter
 {
     if (!r->domain_count) return EMBER_OK;
     const size_t from = out->size;
-    bool xz = false;
-    for (size_t i = 0; i < r->domain_count; i++)
+    bool xz = false, untrained = false;
+    for (size_t i = 0; i < r->domain_count; i++) {
         xz = xz || isfinite(r->domains[i].xz_bpb);
+        untrained = untrained || isfinite(r->domains[i].untrained_bpb);
+    }
     EM_TRY(em_terminal_heading(out, terminal, "Held-out text", "bits per byte"));
-    EM_TRY(em_buf_printf(out, "%-16s %12s %10s %s%11s\n", "domain", "bytes", "untrained",
-                         xz ? "   xz -9e " : "", "this model"));
+    EM_TRY(em_buf_printf(out, "%-16s %12s %s%s%11s\n", "domain", "bytes",
+                         untrained ? " untrained " : "", xz ? "   xz -9e " : "", "this model"));
     for (size_t i = 0; i < r->domain_count; i++) {
         const struct em_report_domain *d = &r->domains[i];
         char figure[EM_FIGURE];
         EM_TRY(em_terminal_field(out, d->name, 16, false));
         EM_TRY(em_buf_printf(out, " %12llu ", (unsigned long long)d->bytes));
-        EM_TRY(em_terminal_field(out, em_decimal(d->untrained_bpb, 3, figure), 10, true));
+        if (untrained)
+            EM_TRY(em_terminal_field(out, em_decimal(d->untrained_bpb, 3, figure), 10, true));
         if (xz) EM_TRY(em_terminal_field(out, em_decimal(d->xz_bpb, 3, figure), 10, true));
-        EM_TRY(em_terminal_field(out, em_decimal(d->bpb, 3, figure), 12, true));
+        EM_TRY(em_terminal_field(out, em_decimal(d->bpb, 3, figure), untrained ? 12 : 11, true));
         EM_TRY(em_buf_putc(out, '\n'));
     }
     if (!terminal.unicode) em_terminal_ascii(out, from);

@@ -25,8 +25,18 @@ ember_status em_run_report_sketch(const struct em_run_report *r, int fd,
 
 // ---- run_curves.c: what logs/*.jsonl say ----
 
-// Curves, load_steps and the layers' load. The layers are there already.
+// Curves, and what em_run_routers() adds. The layers are there already.
 ember_status em_run_curves(struct em_training *t, struct em_run_report *r,
                            struct em_report_layer *layers) EMBER_CHECKED;
+
+// ---- run_routers.c: what the log says of routers ----
+
+// Calls `visit` for every line of a log of the run in `dir`.
+ember_status em_run_each_line(const char *dir, const char *name,
+                              ember_status (*visit)(void *context, const json_t *line),
+                              void *context) EMBER_CHECKED;
+// The report's load_steps, its layers' load, and the warnings that there were in training.
+ember_status em_run_routers(const char *dir, struct em_arena *arena, struct em_report_layer *layers,
+                            struct em_report *report) EMBER_CHECKED;
 
 #endif

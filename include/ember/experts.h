@@ -1,0 +1,56 @@
+/** @file experts.h  Mixtures of experts: what each expert of a trained model does. */
+#ifndef EMBER_EXPERTS_H
+#define EMBER_EXPERTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <ember/runtime.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Start from {0}; all is borrowed during the call. */
+typedef struct ember_experts_options {
+    ember_runtime runtime;   /**< compute: default bf16 where the machine has it, else f32 */
+    const char *const *data; /**< [n_data] held-out texts: files, folders or globs */
+    size_t n_data;
+    const char *const *labels;  /**< [n_labels] the domain of each of data, which may share one;
+                                     NULL: each is a domain of its own */
+    size_t n_labels;            /**< 0 or n_data */
+    const char *const *compare; /**< [n_compare] earlier checkpoints: folders of the same model */
+    size_t n_compare;
+    uint64_t tokens;  /**< about so many of each of data, spread evenly; 0: 32768 */
+    size_t context;   /**< tokens of a window, at most 2048; 0: the model's, at most 2048 */
+    const char *html; /**< where the page goes; NULL: nowhere */
+    const char *json; /**< where the same figures go as JSON; NULL: nowhere */
+} ember_experts_options;
+
+/**
+ * Runs a model over held-out text and tells who does what, for every mixture of experts: loads by
+ * domain, position and kind of token, single tokens, which experts share tokens, how alike they are
+ * in weights and outputs, entropies, the mutual information with labels beside that of shuffled
+ * ones, concentration, dead experts, example texts by expert. Where the folder is a training run,
+ * also its experts' load over training and how much its routers changed since the states in
+ * training/. docs/report.md has the figures' definitions and the JSON's fields.
+ *
+ * @param model  a model's folder with a tokenizer.
+ * @param text   a sketch for a terminal, as wide and colourful as stdout is; owned by the caller
+ *               (ember_free()).
+ * @retval EMBER_E_USAGE        n_data is 0, or n_labels is another number.
+ * @retval EMBER_E_CONFIG       the model has no mixture of experts, or a checkpoint in `compare`
+ *                              has another number of them, or of experts.
+ * @retval EMBER_E_RANGE        windows of more than 2048 tokens.
+ * @retval EMBER_E_STATE        the model has no tokenizer.
+ * @retval EMBER_E_INTERRUPTED  ember_interrupt() was called. Failures of ember_model_open() and
+ *                              ember_eval() come as they are.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_experts_report(const char *model,
+                                                          const ember_experts_options *options,
+                                                          char **text);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
