@@ -341,6 +341,77 @@ static void every_failed_allocation_is_reported_without_a_leak(void **state)
     }
 }
 
+// Three of five experts each, the middle choice of the second token dropped.
+static void all_pairs_count_and_dropped_choices_do_not(void **state)
+{
+    (void)state;
+    struct em_expert_counts c;
+    expect_ok(em_expert_counts_init(
+        &c, &(struct em_counts_shape){.experts = 5, .positions = 2, .classes = 3, .pairs = true}));
+    const int32_t experts[] = {4, 0, 2, 1, -1, 3}, positions[] = {0, 1}, classes[] = {2, -1};
+    expect_ok(em_expert_counts_add(&c, &(struct em_routed){.T = 2,
+                                                           .k = 3,
+                                                           .experts = experts,
+                                                           .domain = -1,
+                                                           .positions = positions,
+                                                           .classes = classes}));
+    assert_int_equal(c.slots, 5);
+    assert_int_equal(c.dropped, 1);
+    double p[25], covered[5];
+    em_expert_coactivation(&c, p);
+    const size_t together[][2] = {{4, 0}, {4, 2}, {0, 2}, {1, 3}}; // {4, 2} are no neighbours
+    double sum = 0;
+    for (size_t i = 0; i < 25; i++)
+        sum += i % 6 ? p[i] : 0;
+    assert_near(sum, 8, 1e-15); // these four from both sides, and no others
+    for (size_t i = 0; i < 4; i++) {
+        assert_near(p[together[i][0] * 5 + together[i][1]], 1, 1e-15);
+        assert_near(p[together[i][1] * 5 + together[i][0]], 1, 1e-15);
+    }
+    const uint64_t by_position[] = {1, 0, 1, 0, 1, 0, 1, 0, 1, 0};
+    assert_memory_equal(c.position, by_position, sizeof by_position);
+    for (size_t e = 0; e < 5; e++) {
+        assert_int_equal(c.token_class[2 * 5 + e], by_position[e]); // token 0's
+        assert_int_equal(c.token_class[e] + c.token_class[5 + e], 0);
+    }
+    em_expert_coverage(&c, covered);
+    for (size_t n = 0; n < 5; n++)
+        assert_near(covered[n], 0.2 * (double)(n + 1), 1e-15);
+    struct em_expert_metrics m;
+    expect_ok(em_expert_metrics(&c, 1, &m));
+    assert_int_equal(m.dropped, 1);
+    assert_near(m.position.value, 1, 1e-12); // each expert had one place only
+    const int32_t beyond[] = {0, 2};
+    assert_int_equal(em_expert_counts_add(&c, &(struct em_routed){.T = 2,
+                                                                  .k = 3,
+                                                                  .experts = experts,
+                                                                  .domain = -1,
+                                                                  .positions = beyond}),
+                     EMBER_E_RANGE);
+    assert_int_equal(c.slots, 5);
+    em_expert_counts_deinit(&c);
+}
+
+static void the_dead_are_listed(void **state)
+{
+    (void)state;
+    char text[EM_DEAD_TEXT];
+    struct em_expert_metrics m = {.dead_expert = {2, 30, 31, 32, 33, 34, 35, 65535}};
+    static const struct {
+        size_t dead;
+        const char *text;
+    } cases[] = {{0, ""},
+                 {1, "2"},
+                 {2, "2 and 30"},
+                 {3, "2, 30 and 31"},
+                 {8, "2, 30, 31, 32, 33, 34, 35 and 65535"},
+                 {20, "2, 30, 31, 32, 33, 34, 35, 65535 and 12 more"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        m.dead = cases[i].dead;
+        assert_string_equal(em_expert_dead_names(&m, text), cases[i].text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -354,6 +425,8 @@ int main(void)
         cmocka_unit_test(token_counts_stay_within_their_memory),
         cmocka_unit_test(ids_out_of_range_are_refused_and_change_nothing),
         cmocka_unit_test(alarms_are_raised_for_what_went_wrong),
+        cmocka_unit_test(all_pairs_count_and_dropped_choices_do_not),
+        cmocka_unit_test(the_dead_are_listed),
         cmocka_unit_test(every_failed_allocation_is_reported_without_a_leak),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -97,6 +97,34 @@ static void check_card(const char *card)
     if (strstr(card, dir)) fail_msg("the card tells where files lie on this machine:\n%s", card);
 }
 
+// Every step's line has the figures of its routers, the first one those of each.
+static void check_router_log(const char *out)
+{
+    char *log = run_read(out, "logs/train.jsonl", NULL), *end = strchr(log, '\n');
+    json_t *line;
+    assert_non_null(end);
+    CHECK_OK(em_json_parse("train.jsonl", log, (size_t)(end - log), 0, &line));
+    assert_true(number(line, "load_max_violation") >= 0);
+    assert_true(number(line, "router_entropy") > 0 && number(line, "router_entropy") <= 1);
+    CHECK_NEAR(number(line, "dropped_tokens"), 0, 0, "nothing is dropped");
+    const json_t *layers = json_object_get(json_object_get(line, "moe"), "layers");
+    assert_int_equal(json_array_size(layers), 2);
+    double sum = 0, most = 0;
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *layer = json_array_get(layers, i), *load = json_object_get(layer, "load");
+        for (size_t e = 0; e < 4; e++)
+            sum += json_number_value(json_array_get(load, e));
+        most = fmax(most, number(layer, "max_violation"));
+        const json_t *logits = json_object_get(layer, "logits");
+        assert_true(json_number_value(json_array_get(logits, 0)) <
+                    json_number_value(json_array_get(logits, 1)));
+    }
+    CHECK_NEAR(sum, 2, 1e-9, "loads of a layer sum to 1");
+    CHECK_NEAR(number(line, "load_max_violation"), most, 1e-12, "the worst layer's");
+    json_decref(line);
+    em_free(log);
+}
+
 static void a_run_tells_of_itself(void **state)
 {
     (void)state;
@@ -118,6 +146,7 @@ static void a_run_tells_of_itself(void **state)
         assert_true(*json_string_value(json_object_get(json_array_get(samples, d), "text")) !=
                     '\0');
     json_decref(report);
+    check_router_log(out);
     // One line before the first step, and ten on the way.
     char *log = run_read(out, "logs/eval.jsonl", NULL);
     assert_int_equal(run_count(log), 11);
