@@ -47,16 +47,22 @@ void em_expert_probe_close(struct em_expert_probe *p)
 // ---- inputs ----
 
 struct search {
-    const char *layer;
+    const char *mixture;
+    size_t width;
     ember_tensor *x;
 };
 
-// The first thing that a router does is to read its input.
+// A mixture's input is what the first of its parts reads: mostly the router or its gate, and the
+// experts where a router looks at other things.
 static void find_input(void *context, const struct em_call *call)
 {
     struct search *s = context;
-    if (s->x || !call->layer || strcmp(call->layer, s->layer) != 0 || !call->n_in) return;
-    s->x = call->in[0];
+    const size_t n = strlen(s->mixture);
+    if (s->x || !call->layer || strncmp(call->layer, s->mixture, n) != 0 || call->layer[n] != '.' ||
+        !call->n_in || !call->in[0])
+        return;
+    ember_tensor *x = call->in[0];
+    if (x->dtype == EMBER_F32 && x->ndim == 2 && x->dim[1] == s->width) s->x = x;
 }
 
 // "blocks.3.channel" of "blocks.3.channel.router", as the model has it.
@@ -79,10 +85,9 @@ void em_expert_probe_attach(struct em_expert_probe *p, struct em_program *progra
         struct em_probed_layer *l = &p->layer[i];
         l->x = NULL;
         if (i >= n || !(l->path = mixture_of(p->model, router[i].layer))) continue;
-        struct search s = {router[i].layer, NULL};
+        struct search s = {l->path, p->model->width, NULL};
         em_program_visit(program, find_input, &s);
-        if (!s.x || s.x->dtype != EMBER_F32 || s.x->ndim != 2 || s.x->dim[1] != p->model->width)
-            continue;
+        if (!s.x) continue;
         em_program_output(program, s.x);
         l->x = s.x;
     }

@@ -122,6 +122,8 @@ static ember_status add_layer(struct em_expert_views *v, struct em_expert_view *
         view->marginal_entropy += (double)b->n_tokens * (double)em_f32(r->stats)[3];
         view->weighed += b->n_tokens;
     }
+    // Routers with room for more choices than they make leave the rest open: not dropped.
+    if (r->dropped) view->dropped += (uint64_t)em_f32(r->dropped)[0];
     for (size_t t = 0; t < excerpt_new; t++)
         view->top[domain * EM_EXCERPT_TOKENS + excerpt_from + t] = top_expert(r, t);
     if (!v->keep_choices) return EMBER_OK;
@@ -302,6 +304,7 @@ static ember_status draw_layer(const struct drawing *d, size_t i, struct em_repo
     l->excerpt = excerpt;
     EM_TRY(draw_splits(d, c, l));
     EM_TRY(em_expert_metrics(c, d->seed, &l->metrics));
+    l->metrics.dropped = view->dropped;
     if (view->weighed) {
         l->metrics.token_entropy = view->token_entropy / (double)view->weighed;
         l->metrics.marginal_entropy = view->marginal_entropy / (double)view->weighed;

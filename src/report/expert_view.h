@@ -18,6 +18,7 @@ struct em_expert_view {
     struct em_expert_counts counts;
     double token_entropy, marginal_entropy; // the router's own, sums over tokens
     uint64_t weighed;                       // tokens of these
+    uint64_t dropped;                       // choices that found no room, by the router's own count
     int32_t *top;    // [domains][EM_EXCERPT_TOKENS] the expert with the largest weight, -1: none
     int32_t *chosen; // [choices][k] what the router chose, for other models to be held against
     size_t choices, choices_capacity;

@@ -118,14 +118,17 @@ static ember_status nmi_cells(struct em_buf *out, const struct em_nmi *m)
 static ember_status balance_row(const struct em_report_layer *l, struct em_buf *out)
 {
     const struct em_expert_metrics *m = &l->metrics;
-    char violation[EM_FIGURE], load[EM_FIGURE], token[EM_FIGURE], mean[EM_FIGURE],
+    char violation[EM_FIGURE], load[EM_FIGURE], token[EM_FIGURE], mean_entropy[EM_FIGURE],
         information[EM_FIGURE], names[EM_DEAD_TEXT];
-    EM_TRY(em_buf_printf(out, "<tr><th scope=\"row\">%zu</th><td class=\"dim\">%zu of %zu</td>",
-                         l->layer, l->active, l->experts));
+    const double mean =
+        m->tokens ? (double)(m->slots + m->dropped) / (double)m->tokens : (double)l->active;
+    char chosen[EM_FIGURE];
+    EM_TRY(em_buf_printf(out, "<tr><th scope=\"row\">%zu</th><td class=\"dim\">%s of %zu</td>",
+                         l->layer, em_decimal(mean, mean < (double)l->active, chosen), l->experts));
     EM_TRY(em_buf_printf(
         out, "<td>+%s %%</td><td>%s</td><td>%s</td><td>%s</td><td>%s</td><td>%llu</td><td>%zu",
         em_percent(m->max_violation, violation), em_decimal(m->load_entropy, 3, load),
-        em_decimal(m->token_entropy, 3, token), em_decimal(m->marginal_entropy, 3, mean),
+        em_decimal(m->token_entropy, 3, token), em_decimal(m->marginal_entropy, 3, mean_entropy),
         em_decimal(m->marginal_entropy - m->token_entropy, 3, information),
         (unsigned long long)m->dropped, m->dead));
     if (m->dead) EM_TRY(em_buf_printf(out, " <small>(%s)</small>", em_expert_dead_names(m, names)));

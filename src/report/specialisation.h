@@ -33,7 +33,7 @@ struct em_counts_shape {
 struct em_expert_counts {
     struct em_counts_shape shape;
     uint64_t tokens, slots;
-    uint64_t dropped;      // slots that went nowhere
+    uint64_t dropped;      // slots that went nowhere: no room, or a token wanted fewer experts
     uint64_t *expert;      // [E] slots
     uint64_t *domain;      // [domains][E] slots
     uint64_t *position;    // [positions][E] slots

@@ -16,10 +16,10 @@ static const int32_t tokens[T] = {3 + 'a', 3 + 'b', 3 + ' ', 3 + '1', 3 + 'a', 3
 static const size_t offset[] = {0, 4, 6};
 static int32_t chosen[T * K] = {0, 2, 0, 1, 1, 2, 1, 0, 0, 2, 2, -1};
 static float weight[T * K] = {0.25f, 0.75f, 0.5f, 0.5f, 1, 0, 0.75f, 0.25f, 0.25f, 0.75f, 1, 0};
-static float stats[4] = {1, 0, 0.5f, 0.75f};
+static float stats[4] = {1, 0, 0.5f, 0.75f}, no_room[1] = {1};
 
 struct routed {
-    ember_tensor indices, weights, stats;
+    ember_tensor indices, weights, stats, dropped;
     struct em_router_record record;
     struct em_tokenizer *tokenizer;
     struct em_expert_views views;
@@ -33,9 +33,11 @@ static void route(struct routed *r)
     CHECK_OK(em_tensor_init(&r->indices, EMBER_I32, (size_t[]){T, K}, 2, chosen));
     CHECK_OK(em_tensor_init(&r->weights, EMBER_F32, (size_t[]){T, K}, 2, weight));
     CHECK_OK(em_tensor_init(&r->stats, EMBER_F32, (size_t[]){4}, 1, stats));
+    CHECK_OK(em_tensor_init(&r->dropped, EMBER_F32, (size_t[]){1}, 1, no_room));
     r->record = (struct em_router_record){
         .layer = "blocks.7.channel.router",
         .routing = {.n_experts = E, .k = K, .indices = &r->indices, .weights = &r->weights},
+        .dropped = &r->dropped,
         .stats = &r->stats};
     CHECK_OK(em_tokenizer_bytes(&r->tokenizer));
     CHECK_OK(em_expert_views_open(&(struct em_expert_views_options){.routers = &r->record,
