@@ -221,6 +221,37 @@ EMBER_API EMBER_CHECKED ember_status ember_rank_concat(ember_flow *flow, ember_t
                                                        const ember_routing *routing,
                                                        ember_tensor **y);
 
+/* ---- Experts of whole sequences ---- */
+
+/** What a sequence is judged by. */
+typedef enum ember_sequence_route {
+    EMBER_BY_FIRST, /**< its first token; later parts of a sequence go the same way */
+    EMBER_BY_MEAN,  /**< the mean of its tokens: not causal */
+    EMBER_BY_LABEL  /**< ember_batch.labels; the first expert where there is none in [0, E) */
+} ember_sequence_route;
+
+/** Each sequence goes to the k experts of its largest softmax scores; logits [T, E] (NULL by
+ * label). Fills routing, whose weights and indices have a row for each sequence. */
+EMBER_API EMBER_CHECKED ember_status ember_route_sequences(ember_flow *flow, ember_tensor *logits,
+                                                           ember_sequence_route by, size_t k,
+                                                           bool renormalise,
+                                                           ember_routing *routing);
+
+/** Until ember_sequences_end(), what is recorded runs for the sequences of `expert` alone, as if
+ * they were the batch. First comes ember_expert_sequences(): the rows of x [T, D] that are theirs.
+ */
+EMBER_API void ember_sequences_begin(ember_flow *flow, const ember_routing *routing, size_t expert);
+EMBER_API void ember_sequences_end(ember_flow *flow);
+EMBER_API EMBER_CHECKED ember_status ember_expert_sequences(ember_flow *flow, ember_tensor *x,
+                                                            ember_tensor **y);
+
+/** y [T, D]: for each token of x the sum of its sequence's weights times what its experts made of
+ * it; rows[e] as expert e left them. */
+EMBER_API EMBER_CHECKED ember_status ember_merge_sequences(ember_flow *flow, ember_tensor *x,
+                                                           ember_tensor *const *rows,
+                                                           const ember_routing *routing,
+                                                           ember_tensor **y);
+
 #ifdef __cplusplus
 }
 #endif

@@ -55,6 +55,7 @@ struct ember_build {
     size_t n_parameters;
     size_t n_tensors; // as files have them: experts one by one
     bool allow_not_causal;
+    bool within_sequences; // an expert of a mixture of sequence mixers
     bool apart;        // within an expert: rows are some of the batch's tokens, in another order
     size_t vocabulary; // of the model's tokens; 0: it reads none
     size_t output;     // what the last layer makes instead of the model's width; 0: the width

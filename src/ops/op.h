@@ -81,8 +81,9 @@ struct em_call {
     int slot;    // first state slot, -1: none
     struct em_slot *carry; // the slot between parts of a sequence that runs in tiles; NULL: it does
                            // not
-    const char *layer;     // path of the layer that recorded it
-    size_t scratch;        // bytes that forward or backward take from em_scratch_of(c)
+    const struct em_subset *subset; // the sequences it runs for; NULL: all
+    const char *layer;              // path of the layer that recorded it
+    size_t scratch;                 // bytes that forward or backward take from em_scratch_of(c)
     size_t packed;     // bytes of weights packed while it runs (em_program_options.packs_pass_by)
     unsigned n_packed; // and how many
     struct em_exec *exec; // while running
@@ -110,8 +111,10 @@ struct em_exec {
     uint64_t update; // of the parameters: as step, but passes of one update have the same
     struct em_pool *pool;
     struct em_scratch scratch;
-    const ember_batch *batch;   // in a run of tiles: the tile's part
-    size_t first_token;         // of that part in the batch
+    const ember_batch *batch; // in a run of tiles: the tile's part
+    const size_t *sequence;   // in a subset: its sequences' numbers in the whole batch; NULL: it is
+                              // the whole
+    size_t first_token;       // of that part in the batch
     bool cut_before, cut_after; // its first sequence has tokens before it, its last one after it
     size_t reach;               // rows of em_out_reach()
     const float *values;        // [T, M]: what a squared error is measured from

@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "ops/program_priv.h"
+#include "ops/subset.h"
 
 ember_status em_program_create(const struct em_program_options *options,
                                struct em_program **program)
@@ -55,6 +56,7 @@ void em_program_destroy(struct em_program *p)
     em_free(p->run);
     em_free(p->tile_offset);
     em_free(p->position);
+    em_subset_free(p);
     em_free(p);
 }
 

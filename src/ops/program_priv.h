@@ -53,12 +53,24 @@ struct tile_run {
     size_t begin, end, rows;
 };
 
+// Space for the batch of a subset (ops/subset.h): its sequences, one after the other.
+struct em_subset_space {
+    const struct em_subset *present; // whose batch this is; NULL: the whole batch runs
+    ember_batch batch;
+    size_t *offset, *sequence; // sequence: their numbers in the whole batch
+    ember_state **state_in, **state_out;
+    int32_t *labels, *tokens, *position;
+    float *timespans;
+};
+
 struct ember_flow {
     struct em_program *program;
     const char *layer;
     int region, regions;          // the open one (-1) and how many there were
     const ember_routing *experts; // between ember_experts_begin and _end
     const ember_tensor *experts_input;
+    const struct em_subset *subset; // between ember_sequences_begin and _end
+    bool failed;                    // out of memory where nothing could say so
 };
 
 struct em_program {
@@ -98,6 +110,8 @@ struct em_program {
     ember_batch batch;                // of the run; state_out completed by spare states
     ember_state **state_out, **spare; // [max_sequences], NULL until needed
     int32_t *position;
+    bool subsets; // some calls run for some of the sequences
+    struct em_subset_space subset;
 };
 
 ember_tensor *em_program_tensor(struct em_program *p);

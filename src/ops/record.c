@@ -285,7 +285,7 @@ ember_status em_check_f32(const struct em_call *c, const ember_tensor *t, const 
 struct em_call *em_call_new(ember_flow *flow, const struct em_op *op, unsigned n_in)
 {
     struct em_program *p = flow->program;
-    struct em_call *c = em_arena_alloc(&p->arena, sizeof *c);
+    struct em_call *c = flow->failed ? NULL : em_arena_alloc(&p->arena, sizeof *c);
     if (!c) return NULL;
     c->in = em_arena_alloc(&p->arena, (n_in ? n_in : 1) * sizeof *c->in);
     c->fresh = em_arena_alloc(&p->arena, (n_in ? n_in : 1) * sizeof *c->fresh);
@@ -297,6 +297,7 @@ struct em_call *em_call_new(ember_flow *flow, const struct em_op *op, unsigned n
     c->program = p;
     c->exec = &p->exec;
     c->layer = flow->layer;
+    c->subset = flow->subset;
     return c;
 }
 

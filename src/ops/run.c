@@ -5,12 +5,14 @@
 #include "base/clock.h"
 #include "ops/bytes.h"
 #include "ops/program_priv.h"
+#include "ops/subset.h"
 
 ember_status em_program_allocate(struct em_program *p)
 {
     if (p->allocated) return EMBER_OK;
     EM_TRY(em_program_plan(p, NULL));
     EM_TRY(em_packs_allocate(p->packs));
+    EM_TRY(em_subset_allocate(p));
     EM_TRY(em_scratch_reserve(&p->exec.scratch, p->memory.scratch + 2 * EM_SCRATCH_ALIGNMENT));
     if (!p->position && !(p->position = em_alloc(p->options.max_tokens * sizeof *p->position)))
         return EMBER_E_NOMEM;
@@ -207,6 +209,13 @@ void em_run_call(struct em_program *p, struct em_call *c)
     p->watched->progress(p->watched->context, p->work_done < p->work ? p->work_done / p->work : 1);
 }
 
+// Views that no call names directly (an output kept for the caller) have rows too.
+static void resolve_all(const struct em_program *p)
+{
+    for (size_t i = 0; i < p->n_tensors; i++)
+        if (!p->tensor[i]->info->plan) em_resolve_rows(p, p->tensor[i]);
+}
+
 static void run_steps(struct em_program *p)
 {
     for (size_t s = 0, r = 0; s < p->n_forward;) {
@@ -215,9 +224,14 @@ static void run_steps(struct em_program *p)
             s = p->run[r++].end;
             continue;
         }
-        resolve_call(p, p->step[s].call);
-        em_run_call(p, p->step[s++].call);
+        struct em_call *c = p->step[s++].call;
+        if (!em_subset_enter(p, c)) continue;
+        resolve_call(p, c);
+        em_run_call(p, c);
     }
+    if (!p->subsets) return;
+    em_subset_leave(p);
+    resolve_all(p);
 }
 
 ember_status em_program_forward(struct em_program *p, const struct em_run *run)
@@ -252,9 +266,8 @@ ember_status em_program_forward(struct em_program *p, const struct em_run *run)
         for (size_t t = b->offset[s]; t < b->offset[s + 1]; t++)
             p->position[t] = (int32_t)(start + t - b->offset[s]);
     }
-    // Views that no call names directly (an output kept for the caller) have rows too.
-    for (size_t i = 0; i < p->n_tensors; i++)
-        if (!p->tensor[i]->info->plan) em_resolve_rows(p, p->tensor[i]);
+    em_subset_leave(p);
+    resolve_all(p);
     p->watched = run->progress ? run : NULL;
     p->work_done = 0;
     p->work = run->progress ? em_program_cost(p, false).flops : 0;
@@ -274,6 +287,17 @@ static void zero_root(const struct em_program *p, const ember_tensor *t)
     em_zero_bytes(p->exec.pool, root->data, em_tensor_bytes(root));
 }
 
+// Of all rows, also where the call runs for some of the sequences alone.
+static void zero_gradients(struct em_program *p, const struct em_call *c)
+{
+    if (p->subsets) em_subset_leave(p);
+    for (unsigned i = 0; i < c->n_in; i++)
+        if (c->zero[i]) zero_root(p, c->in[i]->grad);
+    for (unsigned i = 0; i < c->n_out; i++)
+        if (c->out[i] && c->out[i]->grad && c->out[i]->grad->info->root->info->unreached)
+            zero_root(p, c->out[i]->grad);
+}
+
 ember_status em_program_backward(struct em_program *p)
 {
     if (!p->loss || p->n_steps == p->n_forward)
@@ -287,18 +311,14 @@ ember_status em_program_backward(struct em_program *p)
     for (size_t s = p->n_forward; s < p->n_steps; s++) {
         struct em_call *c = p->step[s].call;
         const double start = em_clock_seconds();
+        if (p->step[s].backward) zero_gradients(p, c);
+        if (!em_subset_enter(p, c)) continue;
         resolve_call(p, c);
         const size_t mark = begin_call(x, c);
-        if (!p->step[s].backward) {
-            c->op->backend[x->backend].forward(c);
-        } else {
-            for (unsigned i = 0; i < c->n_in; i++)
-                if (c->zero[i]) zero_root(p, c->in[i]->grad);
-            for (unsigned i = 0; i < c->n_out; i++)
-                if (c->out[i] && c->out[i]->grad && c->out[i]->grad->info->root->info->unreached)
-                    zero_root(p, c->out[i]->grad);
+        if (p->step[s].backward)
             c->op->backend[x->backend].backward(c);
-        }
+        else
+            c->op->backend[x->backend].forward(c);
         em_scratch_reset(&x->scratch, mark);
         c->seconds[1] += em_clock_seconds() - start;
     }

@@ -19,7 +19,7 @@ static bool has_token_rows(const ember_tensor *t)
 
 static bool may_tile(const struct em_program *p, const struct em_call *c)
 {
-    if (!(c->op->flags & EM_OP_ROW_WISE)) return false;
+    if (!(c->op->flags & EM_OP_ROW_WISE) || c->subset) return false;
     if (c->slot >= 0 && p->layout.spec[c->slot].per_token) return false;
     for (unsigned i = 0; i < c->n_in; i++)
         if (c->in[i] && c->in[i]->info && !has_token_rows(c->in[i])) return false;
