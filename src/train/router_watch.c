@@ -159,7 +159,9 @@ ember_status em_router_watch_step(struct em_router_watch *w, const struct em_ste
         const size_t E = record->routing.n_experts, layer = em_layer_number(record->layer, i);
         remember(&w->router[i], &s->figures[i], E);
         EM_TRY(watch_load(w, &w->router[i], E, layer, step, progress));
-        if (gradients) EM_TRY(watch_gradient(w, &w->router[i], s, record->layer, layer, step));
+        // At first experts are alike, and the choice among them makes no difference.
+        if (gradients && progress > 0.1)
+            EM_TRY(watch_gradient(w, &w->router[i], s, record->layer, layer, step));
     }
     return EMBER_OK;
 }

@@ -12,7 +12,7 @@ enum { T = 21, S = 4, D = 12, V = 17, EXPERTS = 3 };
 
 static const char *const expert[EXPERTS] = {
     "{\"type\":\"attention\",\"heads\":2,\"kv_heads\":1,\"head_dim\":6}",
-    "{\"type\":\"mamba\",\"inner\":16,\"state_size\":4}",
+    "{\"type\":\"mamba\",\"d_inner\":16,\"d_state\":4}",
     "{\"type\":\"short_conv\",\"width\":4}",
 };
 static const size_t offset[S + 1] = {0, 6, 7, 15, T};
