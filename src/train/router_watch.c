@@ -160,7 +160,7 @@ ember_status em_router_watch_step(struct em_router_watch *w, const struct em_ste
         remember(&w->router[i], &s->figures[i], E);
         EM_TRY(watch_load(w, &w->router[i], E, layer, step, progress));
         // At first experts are alike, and the choice among them makes no difference.
-        if (gradients && progress > 0.1)
+        if (gradients && progress > 0.1 && w->router[i].steps >= MEMORY)
             EM_TRY(watch_gradient(w, &w->router[i], s, record->layer, layer, step));
     }
     return EMBER_OK;
