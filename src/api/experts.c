@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/interrupt.h"
 #include "base/io.h"
+#include "base/log.h"
 #include "infer/perplexity.h"
 #include "report/expert_probe.h"
 #include "train/run_report.h"
@@ -98,7 +99,7 @@ static ember_status recorded(void *context, struct em_program *program)
             &(struct em_expert_views_options){.routers = router,
                                               .count = n,
                                               .tokenizer = s->model->tokenizer,
-                                              .vocabulary = s->model->model->vocabulary,
+                                              .model = s->model->model,
                                               .context = s->context,
                                               .domains = s->labels,
                                               .keep_choices = s->checkpoints > 0},
@@ -205,7 +206,10 @@ static ember_status add_training(struct em_experts_study *s, struct em_report_la
     if (status == EMBER_OK && kind == EM_PATH_FILE)
         status = em_run_routers(s->path, &s->arena, layers, &s->report);
     em_free(log);
-    return status;
+    if (status != EMBER_E_FORMAT) return status;
+    // A run that is going on, or was killed, has half a line at its end.
+    em_warn("the load over training is left out: %s", ember_last_error());
+    return EMBER_OK;
 }
 
 static ember_status sketch(struct em_experts_study *s, char **text)

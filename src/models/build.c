@@ -1,5 +1,6 @@
 // From a config to layers.
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -166,6 +167,34 @@ static ember_status build_list(struct block_list *list, const json_t *blocks, co
             EM_TRY(build_one(list, member, at));
     }
     return EMBER_OK;
+}
+
+const json_t *em_model_config_at(const struct em_model *m, const char *path)
+{
+    size_t block;
+    int n = 0;
+    if (sscanf(path, "blocks.%zu%n", &block, &n) != 1 || block >= m->n_blocks) return NULL;
+    const json_t *at = m->block_config[block];
+    for (path += n; at && *path == '.';) {
+        char name[64];
+        const size_t length = strcspn(++path, ".");
+        if (length >= sizeof name) return NULL;
+        memcpy(name, path, length);
+        name[length] = '\0';
+        path += length;
+        if (strcmp(name, "experts") != 0) {
+            at = json_object_get(at, name);
+            continue;
+        }
+        // "experts.2": a member of the list, or alike all.
+        char *end;
+        if (*path != '.') return NULL;
+        const unsigned long member = strtoul(path + 1, &end, 10);
+        const json_t *list = json_object_get(at, "expert_list");
+        at = list ? json_array_get(list, member) : json_object_get(at, "expert");
+        path = end;
+    }
+    return at;
 }
 
 static ember_status build_layers(struct em_model *m)

@@ -107,6 +107,10 @@ ember_status em_model_need_language(const struct em_model *m) EMBER_CHECKED;
 // parameters' order). NULL: gradients without data, for a dry run.
 ember_status em_model_attach_gradients(struct em_model *m, float *memory) EMBER_CHECKED;
 
+// What the form says at a layer's path, "blocks.3.channel.router"; NULL: nothing, so that the layer
+// has its default.
+const json_t *em_model_config_at(const struct em_model *m, const char *path);
+
 enum em_head {
     EM_HEAD_NONE,   // [T, D] after the last norm
     EM_HEAD_ALL,    // logits (or outputs) of every token [T, V]

@@ -1,7 +1,6 @@
 #include "report/expert_probe.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -104,37 +103,6 @@ void em_expert_probe_collect(struct em_expert_probe *p, size_t tokens)
                    p->model->width * sizeof *l->row);
         }
     }
-}
-
-// ---- the experts' configs ----
-
-// What the form says at a layer's path; NULL: another kind of path, or a default.
-static const json_t *config_at(const struct em_model *m, const char *path)
-{
-    size_t block;
-    int n = 0;
-    if (sscanf(path, "blocks.%zu%n", &block, &n) != 1 || block >= m->n_blocks) return NULL;
-    const json_t *at = m->block_config[block];
-    for (path += n; at && *path == '.';) {
-        char name[64];
-        const size_t length = strcspn(++path, ".");
-        if (length >= sizeof name) return NULL;
-        memcpy(name, path, length);
-        name[length] = '\0';
-        path += length;
-        if (strcmp(name, "experts") != 0) {
-            at = json_object_get(at, name);
-            continue;
-        }
-        // "experts.2": a member of the list, or alike all.
-        char *end;
-        if (*path != '.') return NULL;
-        const unsigned long member = strtoul(path + 1, &end, 10);
-        const json_t *list = json_object_get(at, "expert_list");
-        at = list ? json_array_get(list, member) : json_object_get(at, "expert");
-        path = end;
-    }
-    return at;
 }
 
 // ---- the experts' weights ----
@@ -316,7 +284,7 @@ ember_status em_expert_probe_compare(const struct em_expert_probe *p, size_t i, 
     struct comparison c = {
         .probe = p, .layer = &p->layer[i], .E = E, .width = p->model->width, .pool = pool};
     *known = (struct em_compared){0};
-    if (!c.layer->path || !json_is_object(c.mixture = config_at(p->model, c.layer->path)))
+    if (!c.layer->path || !json_is_object(c.mixture = em_model_config_at(p->model, c.layer->path)))
         return EMBER_OK;
     for (size_t e = 0; e < E; e++)
         if (!expert_config(&c, e)) return EMBER_OK;

@@ -9,6 +9,20 @@
 #include "base/log.h"
 #include "report/token_class.h"
 
+// Whether a router stands within an expert of another's mixture.
+static bool is_inner(const struct em_expert_views_options *o, const char *path)
+{
+    static const char own[] = "router", expert[] = "expert";
+    for (size_t i = 0; i < o->count; i++) {
+        const char *outer = o->routers[i].layer;
+        const size_t n = strlen(outer), name = sizeof own - 1;
+        if (n < name || strcmp(outer + n - name, own) != 0) continue;
+        if (!strncmp(path, outer, n - name) && !strncmp(path + n - name, expert, sizeof expert - 1))
+            return true;
+    }
+    return false;
+}
+
 static ember_status view_init(struct em_expert_view *view, const struct em_router_record *router,
                               const struct em_expert_views_options *o)
 {
@@ -16,6 +30,9 @@ static ember_status view_init(struct em_expert_view *view, const struct em_route
     if (!em_mul_size(o->domains, EM_EXCERPT_TOKENS, &cells))
         return em_fail(EMBER_E_NOMEM, "expert views: %zu domains", o->domains);
     view->k = router->routing.k;
+    view->inner = is_inner(o, router->layer);
+    const json_t *config = em_model_config_at(o->model, router->layer);
+    view->per_sequence = json_number_value(json_object_get(config, "sequence_loss")) > 0;
     view->path = em_strdup(router->layer);
     view->top = em_calloc(cells ? cells : 1, sizeof *view->top);
     if (!view->path || !view->top) return EMBER_E_NOMEM;
@@ -24,7 +41,7 @@ static ember_status view_init(struct em_expert_view *view, const struct em_route
                                                  .domains = o->domains,
                                                  .positions = EM_POSITION_BUCKETS,
                                                  .classes = o->tokenizer ? EM_TOKEN_KINDS : 0,
-                                                 .vocabulary = o->vocabulary,
+                                                 .vocabulary = o->model->vocabulary,
                                                  .pairs = true});
 }
 
@@ -33,7 +50,7 @@ ember_status em_expert_views_open(const struct em_expert_views_options *o,
 {
     struct em_expert_views v = {.count = o->count,
                                 .tokenizer = o->tokenizer,
-                                .vocabulary = o->vocabulary,
+                                .vocabulary = o->model->vocabulary,
                                 .context = o->context ? o->context : 1,
                                 .domains = o->domains,
                                 .keep_choices = o->keep_choices};
@@ -45,7 +62,8 @@ ember_status em_expert_views_open(const struct em_expert_views_options *o,
     v.excerpt_tokens = em_calloc(o->domains ? o->domains : 1, sizeof *v.excerpt_tokens);
     if (!v.view || !v.excerpt || !v.excerpt_tokens) goto failed;
     if (o->tokenizer)
-        EM_TRY_GOTO(status, failed, em_token_classes(o->tokenizer, o->vocabulary, &v.token_class));
+        EM_TRY_GOTO(status, failed,
+                    em_token_classes(o->tokenizer, o->model->vocabulary, &v.token_class));
     for (size_t i = 0; i < o->count; i++)
         EM_TRY_GOTO(status, failed, view_init(&v.view[i], &o->routers[i], o));
     *out = v;
@@ -109,24 +127,27 @@ static ember_status add_layer(struct em_expert_views *v, struct em_expert_view *
                               size_t excerpt_from, size_t excerpt_new)
 {
     const int32_t *chosen = em_i32(r->routing.indices);
-    const size_t n = b->n_tokens * view->k;
-    EM_TRY(em_expert_counts_add(&view->counts, &(struct em_routed){.T = b->n_tokens,
-                                                                   .k = view->k,
-                                                                   .experts = chosen,
-                                                                   .tokens = b->tokens,
-                                                                   .domain = (int32_t)domain,
-                                                                   .positions = v->place,
-                                                                   .classes = v->class}));
+    // Which token a row of an inner router is, nobody knows here.
+    const size_t rows = view->inner ? r->routing.indices->dim[0] : b->n_tokens, n = rows * view->k;
+    EM_TRY(em_expert_counts_add(&view->counts,
+                                &(struct em_routed){.T = rows,
+                                                    .k = view->k,
+                                                    .experts = chosen,
+                                                    .tokens = view->inner ? NULL : b->tokens,
+                                                    .domain = (int32_t)domain,
+                                                    .positions = view->inner ? NULL : v->place,
+                                                    .classes = view->inner ? NULL : v->class}));
     if (r->stats) { // means over the batch: [2] of a token's entropy, [3] of the mean's
-        view->token_entropy += (double)b->n_tokens * (double)em_f32(r->stats)[2];
-        view->marginal_entropy += (double)b->n_tokens * (double)em_f32(r->stats)[3];
-        view->weighed += b->n_tokens;
+        view->token_entropy += (double)rows * (double)em_f32(r->stats)[2];
+        view->marginal_entropy += (double)rows * (double)em_f32(r->stats)[3];
+        view->weighed += rows;
     }
     // Routers with room for more choices than they make leave the rest open: not dropped.
     if (r->dropped) view->dropped += (uint64_t)em_f32(r->dropped)[0];
     for (size_t t = 0; t < excerpt_new; t++)
-        view->top[domain * EM_EXCERPT_TOKENS + excerpt_from + t] = top_expert(r, t);
-    if (!v->keep_choices) return EMBER_OK;
+        view->top[domain * EM_EXCERPT_TOKENS + excerpt_from + t] =
+            view->inner ? -1 : top_expert(r, t);
+    if (!v->keep_choices || view->inner) return EMBER_OK;
     EM_TRY(
         em_grow(&view->chosen, &view->choices_capacity, view->choices + n, sizeof *view->chosen));
     memcpy(view->chosen + view->choices, chosen, n * sizeof *chosen);
@@ -192,10 +213,13 @@ static uint64_t sum_of(const uint64_t *counts, size_t n)
     return sum;
 }
 
-// The ids that the first layer has seen most often; every layer has seen the same.
+// The ids that a layer has seen most often; every layer but inner ones has seen the same.
 static ember_status find_frequent(struct drawing *d)
 {
-    const struct em_expert_counts *c = &d->views->view[0].counts;
+    size_t outer = 0;
+    while (outer + 1 < d->views->count && d->views->view[outer].inner)
+        outer++;
+    const struct em_expert_counts *c = &d->views->view[outer].counts;
     const size_t E = c->shape.experts;
     struct id_count *all = em_calloc(c->token_rows ? c->token_rows : 1, sizeof *all);
     d->frequent = em_arena_alloc(d->arena, EM_FREQUENT_TOKENS * sizeof *d->frequent);
@@ -263,14 +287,15 @@ static ember_status name_splits(struct drawing *d)
 }
 
 static ember_status draw_splits(const struct drawing *d, const struct em_expert_counts *c,
-                                struct em_report_layer *l)
+                                bool inner, struct em_report_layer *l)
 {
     const size_t E = c->shape.experts;
     for (size_t split = 0; split < EM_SPLITS; split++) {
         const size_t n = d->report->split[split].count;
         double *share = figures(d, n, E);
         if (!share) return EMBER_E_NOMEM;
-        l->split[split] = n ? share : NULL;
+        if (!n || inner) continue;
+        l->split[split] = share;
         if (split == EM_SPLIT_POSITION) em_expert_share(c->position, n, E, share);
         if (split == EM_SPLIT_CLASS) em_expert_share(c->token_class, n, E, share);
         for (size_t i = 0; split == EM_SPLIT_TOKEN && i < n; i++)
@@ -301,8 +326,9 @@ static ember_status draw_layer(const struct drawing *d, size_t i, struct em_repo
     l->coverage = coverage;
     l->domain_share = domain;
     l->coactivation = pairs;
-    l->excerpt = excerpt;
-    EM_TRY(draw_splits(d, c, l));
+    l->excerpt = view->inner ? NULL : excerpt;
+    l->within = view->inner ? view->path : NULL;
+    EM_TRY(draw_splits(d, c, view->inner, l));
     EM_TRY(em_expert_metrics(c, d->seed, &l->metrics));
     l->metrics.dropped = view->dropped;
     if (view->weighed) {
@@ -359,7 +385,8 @@ ember_status em_expert_views_draw(const struct em_expert_views *v, const char *c
     for (size_t i = 0; i < v->count; i++) {
         char text[EM_ALARM];
         EM_TRY(draw_layer(&d, i, &layer[i]));
-        if (!em_expert_alarm(&layer[i].metrics, layer[i].layer, 1, false, text)) continue;
+        if (!em_expert_alarm(&layer[i].metrics, layer[i].layer, 1, v->view[i].per_sequence, text))
+            continue;
         em_warn("%s", text);
         if (!(warning[report->warning_count++] = em_arena_strdup(arena, text)))
             return EMBER_E_NOMEM;

@@ -4,7 +4,7 @@
 #define EM_REPORT_EXPERT_VIEW_H
 
 #include "base/arena.h"
-#include "ops/program.h"
+#include "models/model.h"
 #include "report/report.h"
 #include "report/specialisation.h"
 #include "text/tokenizer.h"
@@ -13,8 +13,10 @@ enum { EM_POSITION_BUCKETS = 8, EM_EXCERPT_TOKENS = 160, EM_FREQUENT_TOKENS = 24
 
 // One layer's.
 struct em_expert_view {
-    char *path; // of the router: "blocks.3.channel.router"
-    size_t k;   // experts of a token
+    char *path;        // of the router: "blocks.3.channel.router"
+    size_t k;          // experts of a token
+    bool inner;        // within an expert: it sees some rows, in another order
+    bool per_sequence; // every sequence is balanced on its own
     struct em_expert_counts counts;
     double token_entropy, marginal_entropy; // the router's own, sums over tokens
     uint64_t weighed;                       // tokens of these
@@ -40,8 +42,8 @@ struct em_expert_views {
 struct em_expert_views_options {
     const struct em_router_record *routers; // [count], of a program that is recorded
     size_t count;
+    const struct em_model *model;
     const struct em_tokenizer *tokenizer; // outlives the views
-    size_t vocabulary;
     size_t context; // longest sequence: positions are counted in eight parts of it
     size_t domains;
     bool keep_choices;

@@ -70,10 +70,13 @@ static ember_status draw_map(const struct em_report *r, const struct em_report_l
 
 static ember_status layer_heading(const struct em_report_layer *l, struct em_buf *out)
 {
-    return em_buf_printf(out,
-                         "<div class=\"card\"><h3>Layer %zu <small>%zu of %zu experts a token"
-                         "</small></h3>",
-                         l->layer, l->active, l->experts);
+    EM_TRY(em_buf_printf(out, "<div class=\"card\"><h3>Layer %zu <small>%zu of %zu experts a token",
+                         l->layer, l->active, l->experts));
+    if (l->within) {
+        EM_TRY(em_buf_puts(out, ", "));
+        EM_TRY(em_html_text(out, l->within));
+    }
+    return em_buf_puts(out, "</small></h3>");
 }
 
 static ember_status layer_maps(const struct em_report *r, size_t map, struct em_buf *out)

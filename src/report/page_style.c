@@ -52,7 +52,7 @@ static const char layout[] =
     ".line.s4{stroke-dasharray:4 4}.line.s5{stroke-dasharray:12 4}"
     ".line.s6{stroke-dasharray:2 5}.line.s7{stroke-dasharray:9 3 2 3 2 3}"
     "svg .end{font-weight:600}svg .end .v{font-weight:400}"
-    ".cross{stroke:var(--faint);stroke-dasharray:3 3}.dot{fill:#000}";
+    ".cross{stroke:var(--faint);stroke-dasharray:3 3}.dot{fill:#000;stroke:#fff;stroke-width:.7}";
 
 static const char tables_and_text[] =
     "table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}"

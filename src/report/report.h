@@ -48,6 +48,7 @@ enum em_split { EM_SPLIT_POSITION, EM_SPLIT_CLASS, EM_SPLIT_TOKEN, EM_SPLITS };
 
 struct em_report_layer { // one MoE layer
     size_t layer;        // its index among the model's layers
+    const char *within;  // path of its router where it is part of another's expert; NULL: it is not
     size_t experts;      // E
     size_t active;       // k of a token
     const double *load; // [em_report.load_count][E] shares of slots, each row sums to 1; NULL: none

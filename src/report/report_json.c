@@ -160,7 +160,8 @@ static bool set_maps(json_t *object, const struct em_report *r, const struct em_
            (!l->coverage || set(object, "coverage", numbers(l->coverage, E))) &&
            (!l->saturation ||
             set(object, "saturation", numbers(l->saturation, r->checkpoint_count))) &&
-           (!l->excerpt || set(object, "excerpts", chosen(r, l)));
+           (!l->excerpt || set(object, "excerpts", chosen(r, l))) &&
+           (!l->within || set(object, "within", text(l->within)));
 }
 
 static json_t *layer(const struct em_report *r, const struct em_report_layer *l)

@@ -52,19 +52,20 @@ static ember_status draw_dots(struct em_buf *out, const signed char *level, size
     bool open = false;
     for (size_t i = 0; i < rows * columns; i++) {
         if (level[i] <= EM_LEVELS / 4 || level[i] > EM_LEVELS) continue;
-        const double side = fmin(w, h) * (0.15 + 0.4 * level[i] / EM_LEVELS);
+        const double part = (double)level[i] / EM_LEVELS;
+        const double wide = w * (0.25 + 0.35 * part), high = h * (0.1 + 0.5 * part);
         if (!open) EM_TRY(em_buf_puts(out, "<path class=\"dot\" d=\""));
         open = true;
         EM_TRY(em_buf_putc(out, 'M'));
-        EM_TRY(em_svg_number(out, x + ((double)(i % columns) + 0.5) * w - side / 2));
+        EM_TRY(em_svg_number(out, x + ((double)(i % columns) + 0.5) * w - wide / 2));
         EM_TRY(em_buf_putc(out, ' '));
-        EM_TRY(em_svg_number(out, y + ((double)(i / columns) + 0.5) * h - side / 2));
+        EM_TRY(em_svg_number(out, y + ((double)(i / columns) + 0.5) * h - high / 2));
         EM_TRY(em_buf_putc(out, 'h'));
-        EM_TRY(em_svg_number(out, side));
+        EM_TRY(em_svg_number(out, wide));
         EM_TRY(em_buf_putc(out, 'v'));
-        EM_TRY(em_svg_number(out, side));
+        EM_TRY(em_svg_number(out, high));
         EM_TRY(em_buf_putc(out, 'h'));
-        EM_TRY(em_svg_number(out, -side));
+        EM_TRY(em_svg_number(out, -wide));
         EM_TRY(em_buf_putc(out, 'z'));
     }
     return open ? em_buf_puts(out, "\"/>") : EMBER_OK;

@@ -75,14 +75,13 @@ ember_status em_evaluate_tensors(struct em_stepper *s, const struct em_tensor_so
 ember_status em_stepper_views(const struct em_stepper *s, const struct em_dataset *dataset,
                               size_t context, struct em_expert_views *out)
 {
-    return em_expert_views_open(
-        &(struct em_expert_views_options){.routers = s->routers,
-                                          .count = s->n_routers,
-                                          .tokenizer = dataset->tokenizer,
-                                          .vocabulary = s->model->vocabulary,
-                                          .context = context,
-                                          .domains = dataset->count},
-        out);
+    return em_expert_views_open(&(struct em_expert_views_options){.routers = s->routers,
+                                                                  .count = s->n_routers,
+                                                                  .tokenizer = dataset->tokenizer,
+                                                                  .model = s->model,
+                                                                  .context = context,
+                                                                  .domains = dataset->count},
+                                out);
 }
 
 char *em_held_out_path(const char *dir, const char *domain)

@@ -181,6 +181,68 @@ static void without_names_both_lie_in_the_folder(void **state)
     assert_int_equal(access(test_path(model, "moe-report.json"), R_OK), 0);
 }
 
+// Other weights of the same make choose other experts: more often the same ones than never.
+static void another_checkpoint_agrees_in_part(void **state)
+{
+    (void)state;
+    const char *other = test_path(dir, "other");
+    struct em_model *m = small_model();
+    em_model_init(m, 12, NULL);
+    CHECK_OK(em_make_directories(other));
+    CHECK_OK(em_model_save_config(m, other, EM_ST_F32));
+    CHECK_OK(em_model_save_weights(m, test_path(other, "model.safetensors"), EM_ST_F32));
+    em_model_close(m);
+    struct program_result r = program_run("moe", "report", model, "--data", letters, "--json", json,
+                                          "--compare", other, model, "--dtype", "f32");
+    if (r.exit_status) fail_msg("%s", r.err);
+    program_free(&r);
+    json_t *o = figures();
+    assert_string_equal(json_string_value(json_array_get(at(o, "checkpoints"), 0)), "other");
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *same = at(json_array_get(at(o, "layers"), i), "saturation");
+        const double first = json_number_value(json_array_get(same, 0));
+        // Two of four agree in one in the mean, by chance.
+        if (!(first > 0.15 && first < 0.85)) fail_msg("layer %zu: %g are the same", i, first);
+        CHECK_NEAR(json_number_value(json_array_get(same, 1)), 1, 0, "the model itself");
+    }
+    json_decref(o);
+}
+
+// A run's folder: its log has the load over training, also where its last line is half there.
+static void a_run_that_goes_on_has_half_a_line(void **state)
+{
+    (void)state;
+    static const char line[] =
+        "{\"step\": 5, \"moe\": {\"layers\": [{\"load\": [0.5, 0.5, 0, 0]}, "
+        "{\"load\": [0.25, 0.25, 0.25, 0.25]}]}, \"warnings\": [{\"layer\": 1, \"step\": 5, "
+        "\"expert\": 2, \"text\": \"expert 2 is dying</p>\"}]}\n{\"step\": 6, \"mo";
+    const char *log = test_path(model, "logs/train.jsonl");
+    CHECK_OK(em_make_directories(test_path(model, "logs")));
+    for (size_t whole = 0; whole < 2; whole++) {
+        const size_t n = whole ? (size_t)(strchr(line, '\n') - line) + 1 : sizeof line - 1;
+        CHECK_OK(em_write_file(log, line, n));
+        struct program_result r = program_run("moe", "report", model, "--data", letters, "--json",
+                                              json, "--out", html, "--tokens", "64");
+        if (r.exit_status) fail_msg("%s", r.err);
+        assert_true(whole || strstr(r.err, "the load over training is left out"));
+        program_free(&r);
+        json_t *o = figures();
+        assert_int_equal(json_array_size(at(o, "load_steps")), whole);
+        if (whole) {
+            struct em_buf page = {0};
+            const json_t *load = at(json_array_get(at(o, "layers"), 0), "load");
+            CHECK_NEAR(cell(load, 0, 1), 0.5, 0, "as the log says");
+            assert_string_equal(json_string_value(json_array_get(at(o, "warnings"), 0)),
+                                "Step 5, layer 1: expert 2 is dying</p>.");
+            CHECK_OK(em_read_file(html, 0, &page));
+            assert_non_null(strstr(page.data, "expert 2 is dying&lt;/p&gt;."));
+            assert_non_null(strstr(page.data, "Expert load over training"));
+            em_buf_deinit(&page);
+        }
+        json_decref(o);
+    }
+}
+
 static void what_cannot_be_is_told(void **state)
 {
     (void)state;
@@ -221,6 +283,8 @@ int main(void)
                                        cmocka_unit_test(the_page_has_the_same_figures),
                                        cmocka_unit_test(labels_join_texts_and_are_no_markup),
                                        cmocka_unit_test(without_names_both_lie_in_the_folder),
+                                       cmocka_unit_test(another_checkpoint_agrees_in_part),
+                                       cmocka_unit_test(a_run_that_goes_on_has_half_a_line),
                                        cmocka_unit_test(what_cannot_be_is_told)};
     return cmocka_run_group_tests_name("cli/moe_report", tests, start, NULL);
 }

@@ -19,6 +19,7 @@ static float weight[T * K] = {0.25f, 0.75f, 0.5f, 0.5f, 1, 0, 0.75f, 0.25f, 0.25
 static float stats[4] = {1, 0, 0.5f, 0.75f}, no_room[1] = {1};
 
 struct routed {
+    struct em_model model;
     ember_tensor indices, weights, stats, dropped;
     struct em_router_record record;
     struct em_tokenizer *tokenizer;
@@ -39,11 +40,12 @@ static void route(struct routed *r)
         .routing = {.n_experts = E, .k = K, .indices = &r->indices, .weights = &r->weights},
         .dropped = &r->dropped,
         .stats = &r->stats};
+    r->model.vocabulary = VOCABULARY;
     CHECK_OK(em_tokenizer_bytes(&r->tokenizer));
     CHECK_OK(em_expert_views_open(&(struct em_expert_views_options){.routers = &r->record,
                                                                     .count = 1,
                                                                     .tokenizer = r->tokenizer,
-                                                                    .vocabulary = VOCABULARY,
+                                                                    .model = &r->model,
                                                                     .context = 16,
                                                                     .domains = 2,
                                                                     .keep_choices = true},
@@ -112,6 +114,46 @@ static void a_batch_becomes_maps(void **state)
     close_routed(&r);
 }
 
+// A router within an expert sees that expert's rows alone: its load counts, but not whose they are.
+static void inner_routers_know_no_tokens(void **state)
+{
+    (void)state;
+    struct routed r;
+    struct em_arena arena = {0};
+    struct em_report report = {0};
+    struct em_report_layer *layer;
+    struct em_expert_views views;
+    static const char *const domain[] = {"text"};
+    route(&r);
+    ember_tensor few;
+    CHECK_OK(em_tensor_init(&few, EMBER_I32, (size_t[]){2, K}, 2, chosen));
+    struct em_router_record records[] = {r.record, r.record};
+    records[0].layer = "blocks.7.channel.expert.router";
+    records[0].routing.indices = &few;
+    CHECK_OK(em_expert_views_open(&(struct em_expert_views_options){.routers = records,
+                                                                    .count = 2,
+                                                                    .model = &r.model,
+                                                                    .tokenizer = r.tokenizer,
+                                                                    .context = 16,
+                                                                    .domains = 1,
+                                                                    .keep_choices = true},
+                                  &views));
+    CHECK_OK(em_expert_views_add(&views, records, &r.batch, 0));
+    CHECK_OK(em_expert_views_draw(&views, domain, 0, &arena, &layer, &report));
+    assert_int_equal(layer[0].metrics.tokens, 2);
+    assert_int_equal(layer[1].metrics.tokens, T);
+    assert_string_equal(layer[0].within, records[0].layer);
+    assert_null(layer[1].within);
+    assert_null(layer[0].excerpt);
+    assert_null(layer[0].split[EM_SPLIT_TOKEN]);
+    assert_non_null(layer[1].split[EM_SPLIT_TOKEN]);
+    assert_int_equal(views.view[0].choices, 0);
+    check_row(layer[0].share, (double[]){0.5, 0.25, 0.25}, "load");
+    em_expert_views_close(&views);
+    em_arena_deinit(&arena);
+    close_routed(&r);
+}
+
 static void excerpts_end_where_they_are_full(void **state)
 {
     (void)state;
@@ -157,6 +199,7 @@ static int quiet(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_batch_becomes_maps),
+                                       cmocka_unit_test(inner_routers_know_no_tokens),
                                        cmocka_unit_test(excerpts_end_where_they_are_full),
                                        cmocka_unit_test(layers_that_go_wrong_are_warned_of)};
     return cmocka_run_group_tests_name("report/expert_view", tests, quiet, NULL);
