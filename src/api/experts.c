@@ -274,6 +274,8 @@ static ember_status study(struct em_experts_study *s, char **text)
     EM_TRY(open_text(s));
     EM_TRY(em_experts_find_checkpoints(s));
     EM_TRY(look(s));
+    if (!s->views.count) // a mixture of another kind
+        return em_fail(EMBER_E_CONFIG, "%s: no router of it sends tokens to experts", s->path);
     return write_report(s, text);
 }
 

@@ -113,7 +113,7 @@ static ember_status passed(void *context, const struct em_program *program,
     const size_t n = em_program_routers(program, &router);
     for (size_t i = 0; i < n; i++) {
         const size_t k = v->view[i].k;
-        if (v->view[i].inner) continue; // its rows depend on the outer router
+        if (!v->view[i].choices) continue; // its rows are not the tokens
         const int32_t *theirs = em_i32(router[i].routing.indices),
                       *ours = v->view[i].chosen + c->at[i];
         for (size_t t = 0; t < batch->n_tokens; t++)

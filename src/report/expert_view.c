@@ -127,16 +127,17 @@ static ember_status add_layer(struct em_expert_views *v, struct em_expert_view *
                               size_t excerpt_from, size_t excerpt_new)
 {
     const int32_t *chosen = em_i32(r->routing.indices);
-    // Which token a row of an inner router is, nobody knows here.
-    const size_t rows = view->inner ? r->routing.indices->dim[0] : b->n_tokens, n = rows * view->k;
+    // Which token a row of an inner router is, nobody knows here; others route whole sequences.
+    const size_t rows = r->routing.indices->dim[0], n = rows * view->k;
+    const bool by_token = !view->inner && rows == b->n_tokens;
     EM_TRY(em_expert_counts_add(&view->counts,
                                 &(struct em_routed){.T = rows,
                                                     .k = view->k,
                                                     .experts = chosen,
-                                                    .tokens = view->inner ? NULL : b->tokens,
+                                                    .tokens = by_token ? b->tokens : NULL,
                                                     .domain = (int32_t)domain,
-                                                    .positions = view->inner ? NULL : v->place,
-                                                    .classes = view->inner ? NULL : v->class}));
+                                                    .positions = by_token ? v->place : NULL,
+                                                    .classes = by_token ? v->class : NULL}));
     if (r->stats) { // means over the batch: [2] of a token's entropy, [3] of the mean's
         view->token_entropy += (double)rows * (double)em_f32(r->stats)[2];
         view->marginal_entropy += (double)rows * (double)em_f32(r->stats)[3];
@@ -145,9 +146,8 @@ static ember_status add_layer(struct em_expert_views *v, struct em_expert_view *
     // Routers with room for more choices than they make leave the rest open: not dropped.
     if (r->dropped) view->dropped += (uint64_t)em_f32(r->dropped)[0];
     for (size_t t = 0; t < excerpt_new; t++)
-        view->top[domain * EM_EXCERPT_TOKENS + excerpt_from + t] =
-            view->inner ? -1 : top_expert(r, t);
-    if (!v->keep_choices || view->inner) return EMBER_OK;
+        view->top[domain * EM_EXCERPT_TOKENS + excerpt_from + t] = by_token ? top_expert(r, t) : -1;
+    if (!v->keep_choices || !by_token) return EMBER_OK;
     EM_TRY(
         em_grow(&view->chosen, &view->choices_capacity, view->choices + n, sizeof *view->chosen));
     memcpy(view->chosen + view->choices, chosen, n * sizeof *chosen);
