@@ -42,6 +42,7 @@ ember_status em_evaluate(struct em_stepper *s, const struct em_evaluation *e,
             if (em_interrupted()) return em_fail(EMBER_E_INTERRUPTED, "stopped while evaluating");
             const ember_status status = em_stepper_evaluate(s, &scored);
             if (status != EMBER_OK) return em_fail_in(status, "%s", e->dataset->domains[d].name);
+            if (e->trace) em_routing_trace_add(e->trace, s, d);
             if (e->experts)
                 EM_TRY(em_expert_views_add(e->experts, s->routers, &s->packed.batch, d));
             scores[d].nats += scored.loss;

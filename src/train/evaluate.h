@@ -4,6 +4,7 @@
 
 #include "data/windows.h"
 #include "report/expert_view.h"
+#include "train/routing_trace.h"
 #include "train/step.h"
 
 struct em_score {
@@ -19,6 +20,7 @@ struct em_evaluation {
     size_t context;                  // tokens of a window
     uint64_t limit;                  // about so many tokens of a domain; 0: all
     struct em_expert_views *experts; // NULL: not looked at
+    struct em_routing_trace *trace;  // a moment of it was begun; NULL: none
 };
 // One score a domain. EMBER_E_INTERRUPTED where a stop was asked for.
 ember_status em_evaluate(struct em_stepper *s, const struct em_evaluation *e,

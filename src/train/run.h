@@ -58,6 +58,7 @@ struct em_training {
     bool began;     // the folder holds a run
     struct em_run_log log;
     struct em_router_watch watch;
+    struct em_routing_trace trace;
     struct em_score *untrained; // [domains], NULL without held-out text
     size_t context;             // of evaluation windows
     double held_out;            // bits per byte of the last evaluation, NAN before it

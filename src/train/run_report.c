@@ -75,6 +75,33 @@ static ember_status add_unseen(struct em_training *t, struct em_run_report *r,
     return EMBER_OK;
 }
 
+// How many of a token's experts the evaluations before the last one had found as well.
+static ember_status add_saturation(struct em_training *t, struct em_run_report *r,
+                                   struct em_report_layer *layers)
+{
+    enum { MOST = 8 };
+    const struct em_routing_trace *trace = &t->trace;
+    const size_t earlier = trace->count ? trace->count - 1 : 0;
+    const size_t n = earlier < MOST ? earlier : MOST;
+    const char **name = em_arena_alloc(&r->arena, (n + 1) * sizeof *name);
+    if (!name) return EMBER_E_NOMEM;
+    for (size_t i = 0; i < r->report.layer_count && n; i++) {
+        double *same = em_arena_alloc(&r->arena, n * sizeof *same);
+        if (!same) return EMBER_E_NOMEM;
+        for (size_t c = 0; c < n; c++) {
+            const size_t moment = c * earlier / n; // spread evenly, the first among them
+            same[c] = em_routing_trace_agreement(trace, i, moment);
+            name[c] = em_arena_printf(&r->arena, "step %llu",
+                                      (unsigned long long)em_routing_trace_step(trace, moment));
+            if (!name[c]) return EMBER_E_NOMEM;
+        }
+        layers[i].saturation = same;
+    }
+    r->report.checkpoints = name;
+    r->report.checkpoint_count = r->report.layer_count ? n : 0;
+    return EMBER_OK;
+}
+
 static ember_status add_layers(struct em_training *t, const struct em_expert_views *views,
                                struct em_run_report *r)
 {
@@ -89,6 +116,7 @@ static ember_status add_layers(struct em_training *t, const struct em_expert_vie
     } else {
         EM_TRY(add_unseen(t, r, &layers));
     }
+    EM_TRY(add_saturation(t, r, layers));
     return em_run_curves(t, r, layers);
 }
 

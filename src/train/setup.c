@@ -171,6 +171,7 @@ void em_training_deinit(struct em_training *t)
 {
     em_run_log_close(&t->log);
     em_router_watch_close(&t->watch);
+    em_routing_trace_close(&t->trace);
     em_stepper_close(&t->stepper);
     em_trainable_close(&t->trainable);
     em_batches_close(&t->batches);

@@ -147,8 +147,11 @@ static ember_status evaluate_text(struct em_training *t)
 {
     struct em_progress *p = &t->progress;
     const struct em_dataset *data = &t->batches.dataset;
-    const struct em_evaluation e = {
-        .dataset = data, .context = t->context, .limit = t->recipe.train.eval_tokens};
+    const struct em_evaluation e = {.dataset = data,
+                                    .context = t->context,
+                                    .limit = t->recipe.train.eval_tokens,
+                                    .trace = &t->trace};
+    EM_TRY(em_routing_trace_begin(&t->trace, &t->stepper, data->count, p->step));
     struct em_score *scores = em_calloc(data->count, sizeof *scores);
     if (!scores) return EMBER_E_NOMEM;
     ember_status status = em_evaluate(&t->stepper, &e, scores);

@@ -142,6 +142,16 @@ static void a_run_tells_of_itself(void **state)
                  *samples = json_object_get(report, "samples");
     assert_int_equal(json_array_size(layers), 2); // the first of three layers is dense
     assert_int_equal(json_array_size(samples), 2);
+    // Ten evaluations: the routers of eight earlier ones are held against the last one's.
+    const size_t earlier = json_array_size(json_object_get(report, "checkpoints"));
+    assert_int_equal(earlier, 8);
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *same = json_object_get(json_array_get(layers, i), "saturation");
+        const double begin = json_number_value(json_array_get(same, 0)),
+                     last = json_number_value(json_array_get(same, earlier - 1));
+        if (!(begin > 0 && begin < last && last <= 1))
+            fail_msg("layer %zu: %g, then %g of the choices are the last ones", i, begin, last);
+    }
     for (size_t d = 0; d < 2; d++)
         assert_true(*json_string_value(json_object_get(json_array_get(samples, d), "text")) !=
                     '\0');
