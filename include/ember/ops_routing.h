@@ -221,6 +221,23 @@ EMBER_API EMBER_CHECKED ember_status ember_rank_concat(ember_flow *flow, ember_t
                                                        const ember_routing *routing,
                                                        ember_tensor **y);
 
+/* ---- Soft mixtures: Puigcerver et al. 2023, arXiv:2308.00951 ---- */
+
+/**
+ * logits [T, E*J] for J slots of each expert. slots [rows, D], by expert, then sequence, then slot:
+ * each the mean of its sequence's rows of x [T, D] with the softmax over its tokens as weights.
+ * Fills routing->plan for them: what experts compute of slots runs by it, as of routed rows.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_soft_slots(ember_flow *flow, ember_tensor *x,
+                                                      ember_tensor *logits, size_t slots,
+                                                      ember_routing *routing, ember_tensor **y);
+
+/** y [T, D]: each token's mean of its sequence's rows (slots that experts have changed), with the
+ * softmax over slots as weights. */
+EMBER_API EMBER_CHECKED ember_status ember_soft_sum(ember_flow *flow, ember_tensor *rows,
+                                                    ember_tensor *logits, size_t slots,
+                                                    const ember_routing *routing, ember_tensor **y);
+
 /* ---- Experts of whole sequences ---- */
 
 /** What a sequence is judged by. */

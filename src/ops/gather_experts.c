@@ -1,27 +1,22 @@
 // Gathered experts: the rows of every expert one after the other, in the plan's order. An absent
-// expert's rows are zeros. in[0] is the plan, in[1] the weights (whose rows say how many there
-// are), in[2 + e] expert e's rows.
+// expert's rows are zeros. in[0] is the plan, in[1 + e] expert e's rows.
 #include "kernels/kernels.h"
 #include "ops/moe_plan.h"
 #include "ops/program_priv.h"
 #include "ops/rows.h"
 
 struct attr {
-    size_t n_experts, width, limit; // rows at most
+    size_t n_experts, width, pairs, limit; // pairs: of the plan; limit: rows at most
 };
 
-enum { PLAN, WEIGHTS, ROWS };
+enum { PLAN, ROWS };
 
 static ember_status shape(struct em_call *c)
 {
     char text[96];
     const struct attr *a = em_attr_const(c, struct attr);
-    const ember_tensor *weights = c->in[WEIGHTS];
-    EM_TRY(em_check_f32(c, weights, "weights", 0));
-    if (weights->ndim != 2 || !a->width)
-        return em_fail(EMBER_E_SHAPE, "gather_experts: weights are %s, a row has %zu elements",
-                       em_shape_text(weights, text, sizeof text), a->width);
-    EM_TRY(em_check_plan(c, c->in[PLAN], a->n_experts, weights->dim[0] * weights->dim[1]));
+    if (!a->width) return em_fail(EMBER_E_SHAPE, "gather_experts: rows have no elements");
+    EM_TRY(em_check_plan(c, c->in[PLAN], a->n_experts, a->pairs));
     for (size_t e = 0; e < a->n_experts; e++) {
         const ember_tensor *rows = c->in[ROWS + e];
         if (!rows) continue;
@@ -106,7 +101,6 @@ static void forward(const struct em_call *c)
 
 static void backward(const struct em_call *c)
 {
-    em_zero_fresh(c, WEIGHTS);
     em_over_rows(c, c->out[0]->dim[0], c->out[0]->dim[1], backward_rows);
 }
 
@@ -122,7 +116,6 @@ static void reference_forward(const struct em_call *c)
 
 static void reference_backward(const struct em_call *c)
 {
-    em_zero_fresh(c, WEIGHTS);
     for (unsigned e = 0; e < em_attr_const(c, struct attr)->n_experts; e++) {
         em_zero_fresh(c, ROWS + e);
         for (size_t r = (size_t)offsets(c)[e]; r < (size_t)offsets(c)[e + 1]; r++)
@@ -149,11 +142,10 @@ ember_status ember_gather_experts(ember_flow *flow, ember_tensor *const *rows,
         em_call_new(flow, &em_op_gather_experts, (unsigned)(ROWS + routing->n_experts));
     if (!c) return EMBER_E_NOMEM;
     c->in[PLAN] = routing->plan;
-    c->in[WEIGHTS] = routing->weights;
     memcpy(c->in + ROWS, rows, routing->n_experts * sizeof *rows);
-    *em_attr(c, struct attr) =
-        (struct attr){routing->n_experts, width,
-                      routing->weights ? em_routing_limit(routing, routing->weights->dim[0]) : 0};
+    const size_t E = routing->n_experts, most = routing->max_rows,
+                 pairs = routing->plan ? em_plan_pairs(routing->plan, E) : 0;
+    *em_attr(c, struct attr) = (struct attr){E, width, pairs, most && most < pairs ? most : pairs};
     EM_TRY(em_record(flow, c));
     *y = c->out[0];
     return EMBER_OK;

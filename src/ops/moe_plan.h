@@ -25,6 +25,12 @@ static inline int32_t *em_plan_place(const ember_tensor *plan, size_t n_experts)
     return em_i32(plan) + n_experts + 1 + (plan->dim[0] - n_experts - 1) / 2;
 }
 
+// How many pairs a plan has room for; one that is none of n_experts fails em_check_plan().
+static inline size_t em_plan_pairs(const ember_tensor *plan, size_t n_experts)
+{
+    return plan->dim[0] > n_experts ? (plan->dim[0] - n_experts - 1) / 2 : 0;
+}
+
 // Fails unless `plan` is one of n_experts with room for this many pairs.
 ember_status em_check_plan(const struct em_call *c, const ember_tensor *plan, size_t n_experts,
                            size_t pairs) EMBER_CHECKED;

@@ -52,7 +52,7 @@ static void values_and_gradients(void **state)
     for (size_t round = 0; round < op_rounds(12); round++) {
         const size_t E = op_size(&sizes, 7), used = op_size(&sizes, E), k = op_size(&sizes, used),
                      width = op_size(&sizes, 30);
-        const struct with with = {E, used, k, round & 1 ? op_size(&sizes, E) - 1 : E};
+        const struct with with = {E, used, k, round & 1 && E > 1 ? op_size(&sizes, E) - 1 : E};
         struct op_case c = {
             .name = "gather_experts",
             .record = round & 2 ? mixture : gather,
@@ -89,8 +89,7 @@ static ember_status wrong_rows(ember_flow *flow, ember_tensor **in, const struct
     if (*which == 0) rows[1] = rows[0];
     if (*which == 1) rows[1] = in[X];
     if (*which == 2) routing.plan = NULL;
-    if (*which == 3) routing.weights = NULL;
-    return ember_gather_experts(flow, rows, &routing, *which == 4 ? 3 : 4, &out[0]);
+    return ember_gather_experts(flow, rows, &routing, *which == 3 ? 3 : 4, &out[0]);
 }
 
 static void other_shapes_are_refused(void **state)
@@ -100,7 +99,6 @@ static void other_shapes_are_refused(void **state)
         "gather_experts: [5, 4] does not have a row for each of expert 1",
         "gather_experts: [5, 4] does not have a row for each of expert 1",
         "gather_experts: the routing has no dispatch plan",
-        "gather_experts: weights has to be a f32 tensor",
         "gather_experts: an expert's output [5, 4] has to end in 3",
     };
     for (size_t i = 0; i < sizeof text / sizeof text[0]; i++)

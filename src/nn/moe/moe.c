@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "nn/build.h"
+#include "nn/moe/experts.h"
 #include "nn/moe/token_gate.h"
 #include "ops/program.h"
 
@@ -13,8 +14,7 @@ struct moe {
     bool shared_gate;
     const ember_config *expert, *expert_list, *router, *combiner, *shared;
     ember_layer *route, *combine, *always; // always: the shared expert, or NULL
-    ember_layer *group;                    // alike experts as one layer, or NULL
-    ember_layer **single;                  // [experts] otherwise
+    struct em_experts routed;
 };
 
 static const ember_option options[] = {
@@ -35,23 +35,6 @@ static const ember_option options[] = {
     {0},
 };
 
-static ember_status build_experts(struct moe *m, ember_build *b)
-{
-    bool groupable = false;
-    if (!m->expert_list) EMBER_TRY(ember_config_groupable(b, m->expert, &groupable));
-    if (groupable) return ember_child_group(b, "expert", m->expert, m->experts, &m->group);
-    m->single = em_arena_alloc(b->arena, m->experts * sizeof(ember_layer *));
-    if (!m->single) return EMBER_E_NOMEM;
-    for (size_t e = 0; e < m->experts; e++) {
-        const char *name = em_arena_printf(b->arena, "experts.%zu", e);
-        if (!name) return EMBER_E_NOMEM;
-        const ember_config *config =
-            m->expert_list ? ember_config_at(m->expert_list, e) : m->expert;
-        EMBER_TRY(ember_child(b, name, EMBER_CHANNEL_MIXER, config, &m->single[e]));
-    }
-    return EMBER_OK;
-}
-
 static ember_status build(ember_layer *l, ember_build *b)
 {
     struct moe *m = (struct moe *)l;
@@ -70,10 +53,7 @@ static ember_status build(ember_layer *l, ember_build *b)
     const size_t record = params->moe_count;
     params->moe[params->moe_count++] = (struct em_moe_record){l->path, m->experts, b->chosen};
     EMBER_TRY(ember_child(b, "combiner", EMBER_COMBINER, m->combiner, &m->combine));
-    const bool apart = b->apart;
-    b->apart = true;
-    EMBER_TRY(build_experts(m, b));
-    b->apart = apart;
+    EMBER_TRY(em_experts_build(&m->routed, b, m->experts, m->expert, m->expert_list));
     b->routed = outer;
     b->chosen = params->moe[record].k;
     if (m->shared_gate && !m->shared)
@@ -85,28 +65,6 @@ static ember_status build(ember_layer *l, ember_build *b)
                        (size_t[]){1, ember_build_width(b)}, 2);
 }
 
-static ember_status run_group(const struct moe *m, ember_flow *f, ember_tensor *x,
-                              const ember_routing *routing, ember_tensor **rows)
-{
-    ember_experts_begin(f, routing, x);
-    const ember_status status = ember_forward(m->group, f, x, rows);
-    ember_experts_end(f);
-    return status;
-}
-
-static ember_status run_singly(const struct moe *m, ember_flow *f, ember_tensor *x,
-                               const ember_routing *routing, ember_tensor **rows)
-{
-    ember_tensor **y;
-    EMBER_TRY(em_flow_array(f, m->experts, &y));
-    for (size_t e = 0; e < m->experts; e++) {
-        ember_tensor *mine;
-        EMBER_TRY(ember_expert_rows(f, x, routing, e, &mine));
-        EMBER_TRY(ember_forward(m->single[e], f, mine, &y[e]));
-    }
-    return ember_gather_experts(f, y, routing, x->dim[x->ndim - 1], rows);
-}
-
 static ember_status forward(const ember_layer *l, ember_flow *f, ember_tensor *x, ember_tensor **y)
 {
     const struct moe *m = (const struct moe *)l;
@@ -115,7 +73,7 @@ static ember_status forward(const ember_layer *l, ember_flow *f, ember_tensor *x
     ember_tensor *rows;
     EMBER_TRY(ember_route(m->route, f, x, &routing));
     EMBER_TRY(em_flow_keep_routing(f, &routing, &kept));
-    EMBER_TRY(m->group ? run_group(m, f, x, kept, &rows) : run_singly(m, f, x, kept, &rows));
+    EMBER_TRY(em_experts_run(&m->routed, f, x, true, kept, &rows));
     ember_tensor *routed, *shared;
     EMBER_TRY(ember_combine(m->combine, f, x, rows, kept, &routed));
     *y = routed;
