@@ -2,6 +2,7 @@
 #ifndef EMBER_EXPERTS_H
 #define EMBER_EXPERTS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -49,6 +50,48 @@ typedef struct ember_experts_options {
 EMBER_API EMBER_CHECKED ember_status ember_experts_report(const char *model,
                                                           const ember_experts_options *options,
                                                           char **text);
+
+/** What happens to experts. */
+typedef enum ember_expert_edit_kind {
+    EMBER_EXPERTS_ADD,    /**< `count` new ones, last */
+    EMBER_EXPERTS_REMOVE, /**< those named go, with their rows of the router */
+    EMBER_EXPERTS_CLONE,  /**< those named get a copy each, last */
+    EMBER_EXPERTS_MERGE   /**< those named become one, their mean, at the first one's place */
+} ember_expert_edit_kind;
+
+/** Start from {0}; all is borrowed during the call. */
+typedef struct ember_expert_edit {
+    ember_expert_edit_kind kind;
+    const size_t *experts; /**< [n_experts] to be removed, cloned or merged, from 0 */
+    size_t n_experts;
+    size_t count;       /**< to be added */
+    const size_t *like; /**< added ones begin as this one, router row included; NULL: at random */
+    double noise; /**< on copies: normal noise of this share of each tensor's root mean square */
+    bool off; /**< new ones are kept from being chosen by a selection bias of -1e30 (the router gets
+                 one where it has none): until that is raised, no output changes by a bit */
+    const size_t *layers; /**< [n_layers] blocks whose mixtures change */
+    size_t n_layers;      /**< 0: all */
+    uint64_t seed;
+} ember_expert_edit;
+
+/**
+ * Writes a model with other experts: weights, config, tokenizer. All other parameters are the same.
+ * A hash router's table is renumbered; tokens of an expert that is gone have none.
+ *
+ * @param model  a model's folder; never changed.
+ * @param out    the new folder; it must not exist. Nothing is left of it on failure.
+ * @param text   a line for each mixture; owned by the caller (ember_free()). NULL: not wanted.
+ * @retval EMBER_E_USAGE        no experts are named, or one twice.
+ * @retval EMBER_E_RANGE        a mixture has no such expert, or would have none left.
+ * @retval EMBER_E_CONFIG       the model, or the blocks named, have no mixture of experts; a router
+ *                              cannot choose k of so few; merged experts differ in kind.
+ * @retval EMBER_E_STATE        `out` is there already.
+ * @retval EMBER_E_UNSUPPORTED  a part whose shape changes and that does not go by experts (columns
+ *                              of ranks); single layers of a family whose layers are alike; `off`
+ *                              with a router that cannot have a selection bias.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_experts_edit(const char *model, const char *out,
+                                                        const ember_expert_edit *edit, char **text);
 
 #ifdef __cplusplus
 }
