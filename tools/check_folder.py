@@ -62,7 +62,7 @@ def go_on_training(model, vocab, steps=12):
 def check(ember, folder, scratch):
     model = reference.load(folder)
     vocab = model.config.vocab_size
-    ids = reference.random_ids(vocab, 2, min(40, model.config.max_position_embeddings), 5)
+    ids = reference.random_ids(vocab, 2, min(40, getattr(model.config, "max_position_embeddings", 40)), 5)
     paths = [os.path.join(scratch, name) for name in ("in.safetensors", "out.safetensors")]
     save_file({"input_ids": ids}, paths[0])
     reference.run_ember(ember, "forward", folder, "--in", paths[0], "--out", paths[1], "--dtype", "f32")

@@ -193,11 +193,41 @@ GOLDENS = {
                  "tie_word_embeddings": False, "layer_norm_epsilon": 1e-3, "pad_token_id": None},
         {},
     ),
+    "mamba-odd": (
+        "mamba",
+        MAMBA | {"hidden_size": 21, "state_size": 7, "conv_kernel": 5, "expand": 3, "use_conv_bias": False, "time_step_rank": 1,
+                 "tie_word_embeddings": False},
+        {},
+    ),
+    "mamba-wide": (
+        "mamba",
+        MAMBA | {"hidden_size": 13, "state_size": 1, "conv_kernel": 2, "expand": 4, "use_bias": True, "time_step_rank": 6,
+                 "num_hidden_layers": 3},
+        {},
+    ),
     "mamba2": ("mamba2", MAMBA2, {}),
     "mamba2-bias": (
         "mamba2",
         MAMBA2 | {"n_groups": 1, "state_size": 5, "conv_kernel": 3, "use_bias": True, "use_conv_bias": False,
                   "tie_word_embeddings": True, "layer_norm_epsilon": 1e-3, "pad_token_id": None, "time_step_limit": [0.3, 1.1]},
+        {},
+    ),
+    "mamba2-odd": (
+        "mamba2",
+        MAMBA2 | {"hidden_size": 15, "num_heads": 6, "head_dim": 5, "n_groups": 3, "state_size": 9, "conv_kernel": 3,
+                  "use_conv_bias": False, "chunk_size": 7},
+        {},
+    ),
+    "mamba2-groups": (
+        "mamba2",
+        MAMBA2 | {"hidden_size": 21, "expand": 4, "num_heads": 12, "head_dim": 7, "n_groups": 4, "state_size": 3,
+                  "conv_kernel": 2, "use_bias": True, "tie_word_embeddings": True, "chunk_size": 5},
+        {},
+    ),
+    "mamba2-narrow": (
+        "mamba2",
+        MAMBA2 | {"hidden_size": 26, "expand": 1, "num_heads": 2, "head_dim": 13, "n_groups": 2, "state_size": 11,
+                  "conv_kernel": 5, "use_bias": True, "use_conv_bias": False, "num_hidden_layers": 1, "chunk_size": 32},
         {},
     ),
 }
