@@ -117,9 +117,8 @@ static ember_status shape(struct em_call *c)
     if (c->exec->backend != EM_CPU || em_is_training(c) || z->dim[0] / 2 < em_call_max_tokens(c))
         return EMBER_OK;
     EM_TRY(em_out(c, 1, EMBER_I32, &(size_t){EM_FILTER_MARKS}, 1));
-    em_lasting(c->out[0]);
-    em_lasting(c->out[1]);
-    return EMBER_OK;
+    EM_TRY(em_lasting_shared(c, 0));
+    return em_lasting_shared(c, 1);
 }
 
 static void cost(const struct em_call *c, struct em_cost *forward, struct em_cost *backward)

@@ -176,6 +176,9 @@ ember_status em_out_reach(struct em_call *c, unsigned i, ember_dtype dtype, size
 // What the operation makes now stays in memory until it makes it anew: nothing else of the program
 // uses that memory. For what depends on parameters alone; em_weights_version() says when it is old.
 void em_lasting(ember_tensor *t);
+// The same of output i, in memory that all programs of a model share for calls with the same inputs
+// (parameters) and attributes, as there is one filter for prompts and for tokens one by one.
+ember_status em_lasting_shared(struct em_call *c, unsigned i) EMBER_CHECKED;
 uint64_t em_weights_version(const struct em_call *c); // 1 at least; another after every change
 // Output i has `each` rows per sequence of the batch: pixels of images.
 ember_status em_out_pixels(struct em_call *c, unsigned i, ember_dtype dtype, size_t each,

@@ -1,5 +1,7 @@
 #include "ops/packs.h"
 
+#include <string.h>
+
 #include "base/alloc.h"
 #include "kernels/gemm.h"
 
@@ -12,12 +14,19 @@ struct packed {
     void *data;
 };
 
+struct share {
+    void *key, *data;
+    size_t key_size, bytes;
+};
+
 struct em_packs {
     struct packed *entry;
     size_t count, capacity;
     size_t *table; // open addressing, index + 1; size a power of two, at most half full
     size_t table_size;
     uint64_t version;
+    struct share *share;
+    size_t shares, share_capacity;
 };
 
 // The operands B [K, N] that a weight is packed into.
@@ -69,6 +78,11 @@ void em_packs_destroy(struct em_packs *w)
     if (!w) return;
     for (size_t i = 0; i < w->count; i++)
         if (w->entry[i].data) em_block_free(w->entry[i].data, w->entry[i].bytes);
+    for (size_t i = 0; i < w->shares; i++) {
+        if (w->share[i].data) em_block_free(w->share[i].data, w->share[i].bytes);
+        em_free(w->share[i].key);
+    }
+    em_free(w->share);
     em_free(w->entry);
     em_free(w->table);
     em_free(w);
@@ -89,6 +103,8 @@ size_t em_packs_bytes(const struct em_packs *w)
     size_t bytes = 0;
     for (size_t i = 0; i < w->count; i++)
         bytes += w->entry[i].bytes;
+    for (size_t i = 0; i < w->shares; i++)
+        bytes += w->share[i].bytes;
     return bytes;
 }
 
@@ -155,7 +171,35 @@ ember_status em_packs_allocate(struct em_packs *w)
         struct packed *p = &w->entry[i];
         if (!p->data && !(p->data = em_block_alloc(p->bytes))) return EMBER_E_NOMEM;
     }
+    for (size_t i = 0; i < w->shares; i++) {
+        struct share *s = &w->share[i];
+        if (!s->data && !(s->data = em_block_alloc(s->bytes))) return EMBER_E_NOMEM;
+    }
     return EMBER_OK;
+}
+
+ember_status em_packs_share(struct em_packs *w, const void *key, size_t key_size, size_t bytes,
+                            size_t *number)
+{
+    for (size_t i = 0; i < w->shares; i++)
+        if (w->share[i].bytes == bytes && w->share[i].key_size == key_size &&
+            memcmp(w->share[i].key, key, key_size) == 0) {
+            *number = i + 1;
+            return EMBER_OK;
+        }
+    EM_TRY(em_grow(&w->share, &w->share_capacity, w->shares + 1, sizeof *w->share));
+    void *own = em_alloc(key_size);
+    if (!own) return EMBER_E_NOMEM;
+    memcpy(own, key, key_size);
+    w->share[w->shares] = (struct share){.key = own, .key_size = key_size, .bytes = bytes};
+    *number = ++w->shares;
+    return EMBER_OK;
+}
+
+char *em_packs_shared(const struct em_packs *w, size_t number)
+{
+    assert(number && number <= w->shares && w->share[number - 1].data);
+    return w->share[number - 1].data;
 }
 
 const void *em_packs_get(struct em_packs *w, ember_tensor *t, enum em_pack which, bool bf16,

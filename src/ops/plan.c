@@ -196,7 +196,8 @@ static ember_status assign_offsets(struct em_program *p)
     p->memory.activations = p->memory.sum_of_buffers = 0;
     for (size_t i = 0; i < p->n_tensors; i++) {
         ember_tensor *t = p->tensor[i];
-        if (t->info->root != t || t->info->alias || t->info->first == EM_NEVER) continue;
+        if (t->info->root != t || t->info->alias || t->info->shared || t->info->first == EM_NEVER)
+            continue;
         t->info->bytes = (em_tile_bytes(p, t) + 127) / 128 * 128;
         buffer[n++] = t;
         p->memory.sum_of_buffers += t->info->bytes;
@@ -301,7 +302,9 @@ void em_place(struct em_program *p, char *block)
 {
     for (size_t i = 0; i < p->n_tensors; i++) {
         ember_tensor *t = p->tensor[i];
-        t->data = block + home(t->info->root)->info->offset + t->info->root_offset;
+        const struct em_tensor_info *at = home(t->info->root)->info;
+        char *memory = at->shared ? em_packs_shared(p->packs, at->shared) : block + at->offset;
+        t->data = memory + t->info->root_offset;
     }
     em_place_carries(p, block + p->carries);
 }

@@ -27,7 +27,8 @@ struct em_tensor_info {
     const ember_tensor *plan; // EM_ROWS_EXPERT, EM_ROWS_PLAN: of all experts
     size_t expert;            // EM_ROWS_PLAN: how many there are
     bool keep;
-    bool lasting; // its memory is its own in every run
+    bool lasting;  // its memory is its own in every run
+    size_t shared; // and that of every program with such a call: its number in the packs; 0: not
     bool is_grad;
     bool fused;     // it exists only within a sum that its operation makes now: nobody can read it
     bool tiled;     // it exists within a run of tiles only, and has memory for one tile

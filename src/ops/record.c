@@ -172,6 +172,23 @@ void em_lasting(ember_tensor *t)
     t->info->root->info->lasting = true;
 }
 
+ember_status em_lasting_shared(struct em_call *c, unsigned i)
+{
+    const size_t size = sizeof c->op + sizeof i + EM_ATTR_BYTES + c->n_in * sizeof *c->in;
+    char *key = em_alloc(size), *to = key;
+    if (!key) return EMBER_E_NOMEM;
+    memcpy(to, &c->op, sizeof c->op);
+    memcpy(to += sizeof c->op, &i, sizeof i);
+    memcpy(to += sizeof i, c->attr.bytes, EM_ATTR_BYTES);
+    memcpy(to += EM_ATTR_BYTES, c->in, c->n_in * sizeof *c->in);
+    em_lasting(c->out[i]);
+    const ember_status status =
+        em_packs_share(c->program->packs, key, size, em_tensor_bytes(c->out[i]),
+                       &c->out[i]->info->root->info->shared);
+    em_free(key);
+    return status;
+}
+
 uint64_t em_weights_version(const struct em_call *c)
 {
     return em_packs_version(c->program->packs);

@@ -47,6 +47,61 @@ static void what_is_taken_was_foreseen(void **state)
     }
 }
 
+// Prompts and tokens one by one are passes of their own, with one filter.
+static void a_filter_is_held_once(void **state)
+{
+    (void)state;
+    enum { LAGS = 9000, WIDTH = 32, FILTER = LAGS * WIDTH * (int)sizeof(float), TOKENS = 40 };
+    static const char text[] =
+        "{\"model_type\": \"ember\", \"vocab_size\": 50, \"hidden_size\": 32, "
+        "\"initializer_range\": 0.3, \"blocks\": [{\"repeat\": 2, \"share\": true, \"blocks\": "
+        "[{\"type\": \"pre_norm\", \"sequence\": {\"type\": \"hyena\", \"filter_length\": "
+        "9000}}]}]}";
+    const struct em_engine_options options = {.backend = EM_CPU, .chunk = 16};
+    struct em_model *m;
+    struct em_engine *e;
+    struct em_engine_plan plan;
+    struct em_conversation *at_once, *by_one;
+    int32_t ids[TOKENS];
+    json_t *config = json_loads(text, 0, NULL);
+    CHECK_OK(em_model_create(config, "config.json", NULL, &m));
+    json_decref(config);
+    CHECK_OK(em_model_allocate(m));
+    em_model_init(m, 5, NULL);
+    CHECK_OK(em_engine_forecast(m, &options, &plan));
+    assert_in_range(plan.packed, FILTER, FILTER + FILTER / 4);
+    assert_true(plan.activations < FILTER);
+    const size_t before = em_alloc_live();
+    CHECK_OK(em_engine_create(m, &options, &e));
+    CHECK_OK(em_conversation_create(e, &at_once));
+    CHECK_OK(em_conversation_create(e, &by_one));
+    for (int32_t t = 0; t < TOKENS; t++)
+        ids[t] = t * t % 50;
+    // By turns, with other weights in between: each finds what the other has left, or what is
+    // stale.
+    for (size_t t = 0; t < TOKENS; t++) {
+        CHECK_OK(em_conversation_append(by_one, ids + t, 1));
+        CHECK_OK(em_engine_feed(e, &by_one, 1));
+        if (t != TOKENS / 2 && t != TOKENS - 1) continue;
+        em_conversation_reset(at_once);
+        CHECK_OK(em_conversation_append(at_once, ids, t + 1));
+        CHECK_OK(em_engine_feed(e, &at_once, 1));
+        for (size_t v = 0; v < 50; v++)
+            CHECK_NEAR(by_one->logits[v], at_once->logits[v], 2e-5, "token %zu, %zu", t, v);
+        const size_t foreseen = plan.activations + plan.packed + plan.scratch;
+        assert_in_range(em_alloc_live() - before, foreseen, foreseen + FILTER - 1);
+        if (t == TOKENS - 1) break;
+        em_model_init(m, 6, NULL);
+        em_conversation_reset(by_one);
+        CHECK_OK(em_conversation_append(by_one, ids, t + 1));
+        CHECK_OK(em_engine_feed(e, &by_one, 1));
+    }
+    em_conversation_destroy(at_once);
+    em_conversation_destroy(by_one);
+    em_engine_destroy(e);
+    em_model_close(m);
+}
+
 // A prompt that was interrupted between chunks leaves a conversation that goes on.
 static void a_prompt_goes_on_after_an_interrupt(void **state)
 {
@@ -110,6 +165,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_taken_was_foreseen),
+        cmocka_unit_test(a_filter_is_held_once),
         cmocka_unit_test(a_prompt_goes_on_after_an_interrupt),
         cmocka_unit_test(models_of_vectors_are_refused),
     };
