@@ -327,6 +327,16 @@ static ember_status print_experts(const json_t *list, struct em_buf *out)
     return EMBER_OK;
 }
 
+// Hashes of every tensor are one value of many kilobytes.
+static ember_status print_metadata(const char *key, const char *value, struct em_buf *out)
+{
+    enum { MOST = 100 };
+    char count[32];
+    const size_t n = strlen(value);
+    if (n <= MOST) return em_buf_printf(out, "  %s: %s", key, value);
+    return em_buf_printf(out, "  %s: %s bytes, with --json", key, em_count_text(n, count));
+}
+
 static ember_status print_weights(const json_t *o, struct em_buf *out)
 {
     char bytes[32], count[32];
@@ -343,7 +353,7 @@ static ember_status print_weights(const json_t *o, struct em_buf *out)
         const json_t *f = json_array_get(files, i);
         EM_TRY(em_buf_printf(out, "  %s", em_text_of(f, "file")));
         json_object_foreach(json_object_get(f, "metadata"), key, value)
-            EM_TRY(em_buf_printf(out, "  %s: %s", key, json_string_value(value)));
+            EM_TRY(print_metadata(key, json_string_value(value), out));
         EM_TRY(em_buf_putc(out, '\n'));
     }
     return EMBER_OK;

@@ -155,6 +155,25 @@ static void parts_of_a_model_are_described(void **state)
     CHECK_PROGRAM(2, "a folder, a .safetensors file or a config", "inspect");
 }
 
+// A hash of every tensor is for --json: lines are of a length that can be read.
+static void long_metadata_are_for_json(void **state)
+{
+    (void)state;
+    const char *folder = small_folder("hashed");
+    struct program_result r = program_run("inspect", folder);
+    assert_int_equal(r.exit_status, 0);
+    for (const char *line = r.out; *line; line += strcspn(line, "\n") + 1)
+        assert_in_range(strcspn(line, "\n"), 0, 160);
+    assert_non_null(strstr(r.out, "  ember.xxh3: "));
+    assert_non_null(strstr(r.out, " bytes, with --json"));
+    program_free(&r);
+    json_t *o = json_of(program_run("inspect", folder, "--json"));
+    const json_t *files = json_object_get(json_object_get(o, "weights"), "files"),
+                 *metadata = json_object_get(json_array_get(files, 0), "metadata");
+    assert_true(json_string_length(json_object_get(metadata, "ember.xxh3")) > 160);
+    json_decref(o);
+}
+
 static void the_machine_is_described(void **state)
 {
     (void)state;
@@ -201,6 +220,7 @@ int main(void)
         cmocka_unit_test(one_component_tells_its_options),
         cmocka_unit_test(a_model_is_described),
         cmocka_unit_test(parts_of_a_model_are_described),
+        cmocka_unit_test(long_metadata_are_for_json),
         cmocka_unit_test(the_machine_is_described),
     };
     return cmocka_run_group_tests_name("describe", tests, setup, NULL);
