@@ -1,4 +1,4 @@
-// ember moe add | remove | clone | merge: the same model with other experts.
+// ember moe add | remove | clone | merge | upcycle: the same model with other experts.
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -10,7 +10,7 @@
 struct arguments {
     const char *model, *out, *like;
     struct cli_list experts, layers;
-    size_t count;
+    size_t count, k;
     double noise;
     bool off;
     uint64_t seed;
@@ -57,6 +57,18 @@ static const struct cli_option add_options[] = {
     {"count", CLI_SIZE, ARGUMENT(count), "N", "how many", .preset = "1", .min = 1, .max = 4096},
     {"like", CLI_STRING, ARGUMENT(like), "E", "they begin as this one", .otherwise = "at random"},
     COPIES,
+    {0},
+};
+static const struct cli_option upcycle_options[] = {
+    COMMON,
+    {"experts", CLI_SIZE, ARGUMENT(count), "E", "of each mixture", .preset = "8", .min = 1,
+     .max = 4096},
+    {"top-k", CLI_SIZE, ARGUMENT(k), "K", "that a token goes to", .preset = "2", .min = 1,
+     .max = 256},
+    {"noise", CLI_DOUBLE, ARGUMENT(noise), "X",
+     "noise on all experts but the first, as a share of each tensor's root mean square",
+     .preset = "0", .max = 10},
+    {"seed", CLI_U64, ARGUMENT(seed), "N", "of what is random", .preset = "0", .max = 1e18},
     {0},
 };
 static const struct cli_option named_options[] = {COMMON, NAMED, {0}};
@@ -141,6 +153,28 @@ static int run_merge(const struct cli_common *common, void *arguments)
     return edit(&command_moe_merge, EMBER_EXPERTS_MERGE, arguments);
 }
 
+static int run_upcycle(const struct cli_common *common, void *arguments)
+{
+    const struct arguments *a = arguments;
+    char *text = NULL;
+    (void)common;
+    size_t *layers = numbers(&command_moe_upcycle, &a->layers, "layers");
+    if (!layers) return EXIT_USAGE;
+    const ember_status status =
+        ember_experts_upcycle(a->model, a->out,
+                              &(ember_upcycling){.experts = a->count,
+                                                 .k = a->k,
+                                                 .noise = a->noise,
+                                                 .layers = layers,
+                                                 .n_layers = a->layers.count,
+                                                 .seed = a->seed},
+                              &text);
+    free(layers);
+    if (status != EMBER_OK) return cli_fail(status);
+    cli_print_owned(text);
+    return EXIT_OK;
+}
+
 const struct cli_command command_moe_add = {
     .name = "moe add",
     .usage =
@@ -183,4 +217,15 @@ const struct cli_command command_moe_merge = {
     .options = named_options,
     .size = sizeof(struct arguments),
     .run = run_merge,
+};
+
+const struct cli_command command_moe_upcycle = {
+    .name = "moe upcycle",
+    .usage = "MODEL --out DIR [--experts E] [--top-k K] [--noise X] [--layers N...] [--seed N]",
+    .help = "a mixture of every dense channel mixer, whose experts begin as it",
+    .description = "Without noise the new model answers as the dense one did.",
+    .examples = "ember moe upcycle my-dense --out my-mixture --experts 8 --noise 0.01",
+    .options = upcycle_options,
+    .size = sizeof(struct arguments),
+    .run = run_upcycle,
 };

@@ -93,6 +93,25 @@ typedef struct ember_expert_edit {
 EMBER_API EMBER_CHECKED ember_status ember_experts_edit(const char *model, const char *out,
                                                         const ember_expert_edit *edit, char **text);
 
+/** Start from {0}. */
+typedef struct ember_upcycling {
+    size_t experts;       /**< of each mixture */
+    size_t k;             /**< that a token goes to, of renormalised softmax weights; 0: 2 */
+    double noise;         /**< on all experts but the first, as a share of each tensor's size */
+    const size_t *layers; /**< [n_layers] blocks that change */
+    size_t n_layers;      /**< 0: all with a dense channel mixer */
+    uint64_t seed;        /**< of the routers and the noise */
+} ember_upcycling;
+
+/**
+ * Writes a dense model as one with mixtures, whose experts begin as what was there: without noise
+ * its outputs are those of the dense one, but for rounding. Komatsuzaki et al. 2022,
+ * arXiv:2212.05055. Arguments and failures as of ember_experts_edit().
+ * @retval EMBER_E_UNSUPPORTED  a family of another name than `ember`.
+ */
+EMBER_API EMBER_CHECKED ember_status ember_experts_upcycle(const char *model, const char *out,
+                                                           const ember_upcycling *how, char **text);
+
 #ifdef __cplusplus
 }
 #endif

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/io.h"
 #include "models/expert_edit.h"
+#include "models/upcycle.h"
 
 _Static_assert((int)EMBER_EXPERTS_ADD == (int)EM_EXPERTS_ADD &&
                    (int)EMBER_EXPERTS_MERGE == (int)EM_EXPERTS_MERGE,
@@ -18,6 +19,13 @@ static const char *const companion[] = {"tokenizer.json", "tokenizer_config.json
                                         "special_tokens_map.json", "chat_template.jinja",
                                         "generation_config.json"};
 
+static ember_status check_noise(double noise)
+{
+    return noise >= 0 && noise <= 10
+               ? EMBER_OK
+               : em_fail(EMBER_E_RANGE, "noise has to be in [0, 10], not %g", noise);
+}
+
 static ember_status check(const ember_expert_edit *e)
 {
     const bool add = e->kind == EMBER_EXPERTS_ADD;
@@ -28,9 +36,7 @@ static ember_status check(const ember_expert_edit *e)
     if (!add && e->n_experts < (e->kind == EMBER_EXPERTS_MERGE ? 2u : 1u))
         return em_fail(EMBER_E_USAGE, "experts have to be named%s",
                        e->kind == EMBER_EXPERTS_MERGE ? ", at least two" : "");
-    if (!(e->noise >= 0 && e->noise <= 10))
-        return em_fail(EMBER_E_RANGE, "noise has to be in [0, 10], not %g", e->noise);
-    return EMBER_OK;
+    return check_noise(e->noise);
 }
 
 static ember_status copy_companions(const char *from, const char *to)
@@ -71,26 +77,19 @@ static ember_status save(const struct em_model *m, enum em_st_dtype dtype, const
     return status;
 }
 
-ember_status ember_experts_edit(const char *model, const char *out, const ember_expert_edit *e,
-                                char **text)
+// Opens, changes, saves.
+typedef ember_status change(struct em_model *old, const void *how, struct em_buf *said,
+                            struct em_model **now);
+
+static ember_status rewrite(const char *model, const char *out, change *make, const void *how,
+                            char **text)
 {
     struct em_model *old = NULL, *now = NULL;
     struct em_buf said = {0};
-    EM_TRY(check(e));
     if (em_path_exists(out)) return em_fail(EMBER_E_STATE, "%s: is there already", out);
-    const struct em_expert_edit edit = {.kind = (enum em_expert_edit_kind)e->kind,
-                                        .expert = e->experts,
-                                        .experts = e->n_experts,
-                                        .count = e->count,
-                                        .like = e->like,
-                                        .noise = e->noise,
-                                        .off = e->off,
-                                        .layer = e->layers,
-                                        .layers = e->n_layers,
-                                        .seed = e->seed};
     ember_status status = em_model_open(model, &old);
     const enum em_st_dtype dtype = status == EMBER_OK ? dtype_of(old) : EM_ST_F32;
-    if (status == EMBER_OK) status = em_expert_edit(old, &edit, &said, &now);
+    if (status == EMBER_OK) status = make(old, how, &said, &now);
     if (status == EMBER_OK) {
         status = save(now, dtype, model, out);
         if (status != EMBER_OK) (void)!em_remove_tree(out);
@@ -104,4 +103,50 @@ ember_status ember_experts_edit(const char *model, const char *out, const ember_
     }
     em_buf_deinit(&said);
     return status;
+}
+
+static ember_status edit_experts(struct em_model *old, const void *how, struct em_buf *said,
+                                 struct em_model **now)
+{
+    return em_expert_edit(old, how, said, now);
+}
+
+ember_status ember_experts_edit(const char *model, const char *out, const ember_expert_edit *e,
+                                char **text)
+{
+    EM_TRY(check(e));
+    return rewrite(model, out, edit_experts,
+                   &(struct em_expert_edit){.kind = (enum em_expert_edit_kind)e->kind,
+                                            .expert = e->experts,
+                                            .experts = e->n_experts,
+                                            .count = e->count,
+                                            .like = e->like,
+                                            .noise = e->noise,
+                                            .off = e->off,
+                                            .layer = e->layers,
+                                            .layers = e->n_layers,
+                                            .seed = e->seed},
+                   text);
+}
+
+static ember_status upcycle(struct em_model *old, const void *how, struct em_buf *said,
+                            struct em_model **now)
+{
+    return em_upcycle(old, how, said, now);
+}
+
+ember_status ember_experts_upcycle(const char *model, const char *out, const ember_upcycling *u,
+                                   char **text)
+{
+    if (!u->experts || u->experts > MOST_NEW)
+        return em_fail(EMBER_E_RANGE, "1 to %d experts can be made, not %zu", MOST_NEW, u->experts);
+    EM_TRY(check_noise(u->noise));
+    return rewrite(model, out, upcycle,
+                   &(struct em_upcycle){.experts = u->experts,
+                                        .k = u->k ? u->k : 2,
+                                        .noise = u->noise,
+                                        .layer = u->layers,
+                                        .layers = u->n_layers,
+                                        .seed = u->seed},
+                   text);
 }

@@ -14,21 +14,10 @@ enum { T = 24, V = 23, D = 12 };
 
 static const char *const softmax_router = "{\"type\":\"softmax_topk\",\"k\":2}";
 
-// A folder with a random model of two mixtures, one with stacked experts and one with experts that
-// differ.
-static const char *make(const char *directory, const char *name, const char *router)
+// A folder with a random model.
+static const char *make_of(const char *directory, const char *name, const char *text)
 {
-    char text[2048];
     struct em_model *m;
-    snprintf(text, sizeof text,
-             "{\"model_type\":\"ember\",\"hidden_size\":%d,\"vocab_size\":%d,"
-             "\"initializer_range\":0.4,\"blocks\":["
-             "{\"type\":\"pre_norm\",\"sequence\":{\"type\":\"short_conv\"},\"channel\":{\"type\":"
-             "\"moe\",\"experts\":4,\"expert\":{\"type\":\"swiglu\",\"hidden\":8},\"router\":%s}},"
-             "{\"type\":\"pre_norm\",\"channel\":{\"type\":\"moe\",\"expert_list\":["
-             "{\"type\":\"mlp\",\"hidden\":6},{\"type\":\"mlp\",\"hidden\":6},"
-             "{\"type\":\"identity\"},{\"type\":\"swiglu\",\"hidden\":5}],\"router\":%s}}]}",
-             D, V, router, router);
     json_t *config = json_loads(text, 0, NULL);
     assert_non_null(config);
     CHECK_OK(em_model_create(config, "test", NULL, &m));
@@ -43,6 +32,23 @@ static const char *make(const char *directory, const char *name, const char *rou
     em_free(weights);
     em_model_close(m);
     return folder;
+}
+
+// A folder with a random model of two mixtures, one with stacked experts and one with experts that
+// differ.
+static const char *make(const char *directory, const char *name, const char *router)
+{
+    char text[2048];
+    snprintf(text, sizeof text,
+             "{\"model_type\":\"ember\",\"hidden_size\":%d,\"vocab_size\":%d,"
+             "\"initializer_range\":0.4,\"blocks\":["
+             "{\"type\":\"pre_norm\",\"sequence\":{\"type\":\"short_conv\"},\"channel\":{\"type\":"
+             "\"moe\",\"experts\":4,\"expert\":{\"type\":\"swiglu\",\"hidden\":8},\"router\":%s}},"
+             "{\"type\":\"pre_norm\",\"channel\":{\"type\":\"moe\",\"expert_list\":["
+             "{\"type\":\"mlp\",\"hidden\":6},{\"type\":\"mlp\",\"hidden\":6},"
+             "{\"type\":\"identity\"},{\"type\":\"swiglu\",\"hidden\":5}],\"router\":%s}}]}",
+             D, V, router, router);
+    return make_of(directory, name, text);
 }
 
 // Outputs of the model in `folder`; owned.
@@ -236,6 +242,42 @@ static void tables_are_renumbered(void **state)
     em_model_close(old);
 }
 
+// A dense model, and its experts at the start: the same answers.
+static void dense_models_become_mixtures(void **state)
+{
+    (void)state;
+    static const char config[] =
+        "{\"model_type\":\"ember\",\"hidden_size\":12,\"vocab_size\":23,\"initializer_range\":0.4,"
+        "\"blocks\":[{\"type\":\"pre_norm\",\"sequence\":{\"type\":\"short_conv\"},\"channel\":"
+        "{\"type\":\"swiglu\",\"hidden\":9}},{\"type\":\"pre_norm\",\"channel\":{\"type\":"
+        "\"block\","
+        "\"block\":{\"type\":\"pre_norm\",\"channel\":{\"type\":\"mlp\",\"hidden\":7}}}}]}";
+    const char *dir = test_directory(), *mixture = test_path(dir, "mixture");
+    const char *dense = make_of(dir, "dense", config);
+    char *text;
+    CHECK_OK(ember_experts_upcycle(dense, mixture, &(ember_upcycling){.experts = 4}, &text));
+    assert_string_equal(text, "blocks.0.channel: 4 experts, 2 a token\n"
+                              "blocks.1.channel: 4 experts, 2 a token\n");
+    ember_free(text);
+    float *x = outputs(dense), *y = outputs(mixture);
+    for (size_t i = 0; i < T * D; i++)
+        CHECK_NEAR(y[i], x[i], 1e-5, "output %zu", i);
+    free(y);
+    const char *noisy = test_path(dir, "noisy");
+    CHECK_OK(ember_experts_upcycle(
+        dense, noisy, &(ember_upcycling){.experts = 4, .noise = 0.1, .seed = 2}, NULL));
+    y = outputs(noisy);
+    assert_true(memcmp(x, y, T * D * sizeof *x) != 0);
+    free(x);
+    free(y);
+    CHECK_FAILS(ember_experts_upcycle(mixture, test_path(dir, "twice"),
+                                      &(ember_upcycling){.experts = 4}, NULL),
+                EMBER_E_CONFIG, "no block that is named has a dense channel mixer");
+    CHECK_FAILS(
+        ember_experts_upcycle(dense, test_path(dir, "few"), &(ember_upcycling){.experts = 1}, NULL),
+        EMBER_E_CONFIG, "2 experts cannot be chosen among 1");
+}
+
 static void what_makes_no_sense_is_refused(void **state)
 {
     (void)state;
@@ -297,6 +339,7 @@ int main(void)
         cmocka_unit_test(copies_are_copies),
         cmocka_unit_test(merged_experts_are_their_mean),
         cmocka_unit_test(tables_are_renumbered),
+        cmocka_unit_test(dense_models_become_mixtures),
         cmocka_unit_test(what_makes_no_sense_is_refused),
     };
     if (ember_start() != EMBER_OK) return 1;
