@@ -1,4 +1,7 @@
-// `ember bench moe`: a mixture of experts beside a dense layer of the same active width.
+// `ember bench moe`: a mixture of experts beside a dense layer of the same active width. The roof
+// is computing, or, with few tokens for each expert, reading the experts that these touch.
+#include <math.h>
+
 #include "base/alloc.h"
 #include "bench/measure.h"
 #include "bench/probe.h"
@@ -48,25 +51,44 @@ static ember_status run(void *context, unsigned repeat, double *seconds)
     return em_bench_probe_run(&pair->moe, seconds);
 }
 
+// Experts that T tokens use when each picks k of E at random, times what one holds. Weights are
+// packed in what the products compute in.
+static double expert_bytes(const struct em_bench_job *job)
+{
+    const ember_bench_options *o = job->options;
+    const double E = (double)o->experts, unused = 1 - (double)o->chosen / E;
+    return E * (1 - pow(unused, (double)o->tokens)) * 3 * (double)o->dim * (double)o->hidden *
+           (job->bf16 ? 2 : 4);
+}
+
+// With so few tokens for each expert reading its weights takes longer than computing with them.
+static bool is_reading(const ember_bench_options *o)
+{
+    return !o->backward && o->tokens * o->chosen <= 2 * o->experts;
+}
+
 static ember_status measure(const struct em_bench_job *job, struct pair *pair, json_t *out)
 {
     const ember_bench_options *o = job->options;
+    const enum em_bench_bound bound = is_reading(o) ? EM_BENCH_READING : em_bench_flops_bound(job);
     struct em_bench_measured measured;
     double seconds;
     EM_TRY(em_bench_probe_run(&pair->moe, &seconds));
     EM_TRY(em_bench_probe_run(&pair->dense, &seconds));
     EM_TRY(em_bench_measure(
-        &(struct em_bench_work){
-            .run = run, .context = pair, .bound = em_bench_flops_bound(job), .seconds = o->seconds},
+        &(struct em_bench_work){.run = run, .context = pair, .bound = bound, .seconds = o->seconds},
         job->pool, &measured));
     const double T = (double)o->tokens, D = (double)o->dim;
     const double each = 3 * (double)o->chosen * (double)o->hidden + (double)o->experts;
     const double flops = (o->backward ? 3 : 1) * 2 * T * D * each / measured.time.median;
     const struct em_bench_time dense = em_bench_summary(pair->dense_seconds, measured.time.repeats);
-    EM_TRY(em_bench_add(out, json_pack("{s:s, s:f, s:f, s:f}", "dtype", job->bf16 ? "bf16" : "f32",
-                                       "ms", 1e3 * measured.time.median, "gflops", flops / 1e9,
-                                       "dense_ms", 1e3 * dense.median)));
-    return em_bench_add_common(out, job, &measured.time, em_bench_isa(job), flops / measured.peak);
+    const double rate = is_reading(o) ? expert_bytes(job) / measured.time.median : flops;
+    EM_TRY(em_bench_add(out, json_pack("{s:s, s:f, s:f, s:f, s:f, s:s}", "dtype",
+                                       job->bf16 ? "bf16" : "f32", "ms", 1e3 * measured.time.median,
+                                       "gflops", flops / 1e9, "dense_ms", 1e3 * dense.median,
+                                       "expert_bytes", expert_bytes(job), "bound",
+                                       is_reading(o) ? "reading" : "computing")));
+    return em_bench_add_common(out, job, &measured.time, em_bench_isa(job), rate / measured.peak);
 }
 
 ember_status em_bench_moe(const struct em_bench_job *job, json_t *out)
